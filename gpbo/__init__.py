@@ -1,0 +1,63 @@
+"""gpbo: a GPU-accelerated Bayesian optimization engine.
+
+The names below are loaded when they are first used, so that `import gpbo` does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gpbo._version import __version__
+
+if TYPE_CHECKING:
+    from gpbo.errors import GpboError
+    from gpbo.space import Categorical, Float, Int, SearchSpace
+    from gpbo.study import Study
+    from gpbo.suggesters.bayes import GPSuggester
+    from gpbo.suggesters.grid import GridSuggester
+    from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
+    from gpbo.trial import Observation, State, Trial
+
+_HOMES = {
+    "Categorical": "gpbo.space",
+    "Float": "gpbo.space",
+    "GPSuggester": "gpbo.suggesters.bayes",
+    "GpboError": "gpbo.errors",
+    "GridSuggester": "gpbo.suggesters.grid",
+    "Int": "gpbo.space",
+    "Observation": "gpbo.trial",
+    "RandomSuggester": "gpbo.suggesters.quasirandom",
+    "SearchSpace": "gpbo.space",
+    "SobolSuggester": "gpbo.suggesters.quasirandom",
+    "State": "gpbo.trial",
+    "Study": "gpbo.study",
+    "Trial": "gpbo.trial",
+}
+
+__all__ = [
+    "Categorical",
+    "Float",
+    "GPSuggester",
+    "GpboError",
+    "GridSuggester",
+    "Int",
+    "Observation",
+    "RandomSuggester",
+    "SearchSpace",
+    "SobolSuggester",
+    "State",
+    "Study",
+    "Trial",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gpbo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,194 @@
+"""The domain as the core sees it: the unit cube, with levels, categories, activity and constraints.
+
+Notation: X (n, d) points; column j has ``n_levels[j]`` values (0: a continuum), each at the middle of its
+cell. A conditional column is active where its parents hold allowed levels; an inactive one stands at 0.5,
+so that two points with the same config are the same point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gpbo.errors import SpaceError
+from gpbo.seeding import derive
+
+INACTIVE = 0.5
+_MAX_ENUMERATED = 4096  # spaces up to this many points are listed when drawing finds nothing new
+_MAX_NEIGHBOURS = 16  # ordered columns with more levels offer only their nearest levels
+_MAX_DRAWS = 2**17  # how many points are drawn in search of feasible ones
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """`column` is active only where `parent` is active and holds a level marked in `allowed`."""
+
+    column: int
+    parent: int
+    allowed: Tensor  # (n_levels of parent,) bool
+
+
+@dataclass(frozen=True, eq=False)
+class Cube:
+    """A domain inside [0, 1]^d.
+
+    Attributes:
+        n_levels: (d,) the number of levels of each column, 0 for a continuum.
+        is_categorical: (d,) whether a column's levels have no order.
+        log_edges: (d, 2) natural logarithms of the outer edges of the cells of log-spaced whole numbers;
+            nan in all other columns.
+        conditions: Ordered such that a parent's own conditions come first.
+        constraint: (n, d) -> (n,) bool over snapped points, or None where everything is allowed.
+    """
+
+    n_levels: Tensor
+    is_categorical: Tensor
+    log_edges: Tensor
+    conditions: tuple[Condition, ...] = ()
+    constraint: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def continuous(cls, d: int) -> Cube:
+        """The plain unit cube with `d` columns."""
+        return cls(
+            n_levels=torch.zeros(d, dtype=torch.long),
+            is_categorical=torch.zeros(d, dtype=torch.bool),
+            log_edges=torch.full((d, 2), math.nan, dtype=torch.float64),
+        )
+
+    @property
+    def d(self) -> int:
+        """The number of columns."""
+        return len(self.n_levels)
+
+    @cached_property
+    def discrete(self) -> list[int]:
+        """The columns with levels."""
+        return [j for j, n in enumerate(self.n_levels.tolist()) if n]
+
+    @cached_property
+    def conditional(self) -> list[int]:
+        """The columns that are not always active."""
+        return sorted({condition.column for condition in self.conditions})
+
+    @cached_property
+    def size(self) -> float:
+        """An upper bound on the number of distinct points; infinite with a continuous column."""
+        levels = self.n_levels.tolist()
+        return float(math.prod(levels)) if all(levels) else math.inf
+
+    def level(self, X: Tensor, column: int) -> Tensor:  # (..., d) -> (...)
+        """The level that each point holds in a column that has levels."""
+        u, n = X[..., column], int(self.n_levels[column])
+        low, high = self.log_edges[column].tolist()
+        if math.isnan(low):
+            return (u * n).long().clamp(0, n - 1)
+        first = round(math.exp(low) + 0.5)
+        return (torch.exp(low + u * (high - low)).round().long() - first).clamp(0, n - 1)
+
+    def at_level(self, column: int, level: Tensor) -> Tensor:
+        """The coordinate, in [0, 1], of each level of a column."""
+        low, high = self.log_edges[column].tolist()
+        level = level.to(torch.float64)
+        if math.isnan(low):
+            return (level + 0.5) / int(self.n_levels[column])
+        first = round(math.exp(low) + 0.5)
+        return (torch.log(level + first) - low) / (high - low)
+
+    def active(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        """Whether each column of each point exists, given its parents."""
+        active = torch.ones(X.shape, dtype=torch.bool, device=X.device)
+        for c in self.conditions:
+            allowed = c.allowed.to(X.device)[self.level(X, c.parent)]
+            active[..., c.column] &= active[..., c.parent] & allowed
+        return active
+
+    def snap(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        """The nearest points of the domain: inside the cube, on levels, inactive columns at 0.5."""
+        X = X.clamp(0.0, 1.0)
+        for j in self.discrete:
+            X[..., j] = self.at_level(j, self.level(X, j))
+        if self.conditions:
+            X = torch.where(self.active(X), X, INACTIVE)
+        return X
+
+    def feasible(self, X: Tensor) -> Tensor:  # (n, d) -> (n,)
+        """Whether the constraint holds at snapped points."""
+        if self.constraint is None:
+            return torch.ones(len(X), dtype=torch.bool, device=X.device)
+        return self.constraint(X)
+
+    def sobol(self, n: int, seed: int, *, skip: int = 0) -> Tensor:  # (n, d)
+        """`n` snapped points of a scrambled Sobol sequence, from its point `skip` on."""
+        engine = torch.quasirandom.SobolEngine(self.d, scramble=True, seed=derive(seed, "sobol") % 2**31)
+        if skip:
+            engine.fast_forward(skip)
+        return self.snap(engine.draw(n, dtype=torch.float64))
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:  # (n, d)
+        """`n` feasible points, uniform over the levels and the continuum.
+
+        Raises:
+            SpaceError: if the constraint leaves too little of the space to find `n` points.
+        """
+        found: list[Tensor] = []
+        missing, drawn = n, 0
+        while missing > 0 and drawn < _MAX_DRAWS:
+            batch = min(max(2 * missing, 64), 8192) if self.constraint else missing
+            X = self.snap(torch.rand(batch, self.d, dtype=torch.float64, generator=generator))
+            X = X[self.feasible(X)][:missing]
+            found.append(X)
+            missing, drawn = missing - len(X), drawn + batch
+        if missing == n and n > 0:
+            raise SpaceError(f"no config that meets the constraints was found among {drawn} random ones.")
+        X = torch.cat(found) if found else torch.empty(0, self.d, dtype=torch.float64)
+        if missing > 0:
+            X = X.repeat(-(-n // len(X)), 1)[:n]
+        return X
+
+    def enumerate(self) -> Tensor | None:  # (size, d)
+        """Every feasible point once, or None when there are too many to list."""
+        if self.size > _MAX_ENUMERATED:
+            return None
+        levels = [self.at_level(j, torch.arange(n)) for j, n in enumerate(self.n_levels.tolist())]
+        X = torch.cartesian_prod(*levels).reshape(-1, self.d) if levels else torch.empty(1, 0).double()
+        X = torch.unique(self.snap(X), dim=0)
+        return X[self.feasible(X)]
+
+    def neighbours(self, x: Tensor) -> Tensor:  # (d,) -> (k, d)
+        """Every point that differs from the snapped `x` in one discrete column, snapped and feasible.
+
+        Of ordered columns with many levels only the nearest few levels are offered.
+        """
+        active = self.active(x)
+        found = []
+        for j in self.discrete:
+            if not active[j]:
+                continue
+            n, here = int(self.n_levels[j]), int(self.level(x, j))
+            if self.is_categorical[j] or n <= _MAX_NEIGHBOURS:
+                levels = [k for k in range(n) if k != here]
+            else:
+                levels = [k for k in (here - 2, here - 1, here + 1, here + 2) if 0 <= k < n]
+            moved = x.repeat(len(levels), 1)
+            moved[:, j] = self.at_level(j, torch.tensor(levels))
+            found.append(moved)
+        X = self.snap(torch.cat(found)) if found else x.new_empty(0, self.d)
+        return X[self.feasible(X)] if len(X) else X
+
+
+def is_new(X: Tensor, seen: Tensor, *, tolerance: float = 1e-9) -> Tensor:  # (n, d), (m, d) -> (n,)
+    """Whether each row of X differs from every row of `seen` and from the rows of X before it."""
+    if X.shape[-1] == 0:
+        new = torch.zeros(len(X), dtype=torch.bool, device=X.device)
+        new[:1] = len(seen) == 0
+        return new
+    both = torch.cat([seen, X])
+    near = torch.cdist(X, both, p=float("inf")) <= tolerance
+    earlier = torch.ones(len(X), len(both), dtype=torch.bool, device=X.device).tril(len(seen) - 1)
+    return ~(near & earlier).any(-1)

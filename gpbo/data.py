@@ -1,0 +1,97 @@
+"""From trials to tensors: the one place with the sign flip and the move to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpbo.errors import SettingError
+from gpbo.space import SearchSpace
+from gpbo.trial import State, Trial
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """What a suggester is given; m objectives, all to be maximised.
+
+    Attributes:
+        X: (n, d) observed points of the unit cube.
+        Y: (n, m) what was observed there; a row of nan where the trial failed.
+        budget: (n,) the resource behind each row; nan where there is none.
+        pending: (p, d) points that are being evaluated.
+        number: The number of the trial that is being asked for; addresses randomness.
+        info: What the suggester wrote on the latest trial it proposed; for warm starts.
+    """
+
+    X: Tensor
+    Y: Tensor
+    budget: Tensor
+    pending: Tensor
+    number: int = 0
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> Tensor:  # (n + p, d)
+        """Every point that was asked for already."""
+        return torch.cat([self.X, self.pending])
+
+
+def choose_device(device: str) -> torch.device:
+    """The device to compute on: "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        SettingError: if the device does not exist here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"`device` must name a device of this machine, got {device!r}: {error}") from None
+
+
+def to_dataset(
+    trials: Sequence[Trial],
+    space: SearchSpace,
+    maximize: Sequence[bool],
+    *,
+    number: int,
+    device: str = "auto",
+) -> Dataset:
+    """The trials as a suggester sees them, on the chosen device.
+
+    Args:
+        trials: In the order of their numbers.
+        space: The space their configs come from.
+        maximize: For each objective, whether larger is better.
+        number: The number of the trial to be asked for.
+        device: A torch device's name, or "auto".
+    """
+    rows: list[tuple[Mapping[str, Any], tuple[float, ...], float]] = []
+    pending: list[Mapping[str, Any]] = []
+    failed = (float("nan"),) * len(maximize)
+    info: Mapping[str, Any] = {}
+    for trial in trials:
+        info = trial.info or info
+        if trial.state is State.RUNNING:
+            pending.append(trial.config)
+        if trial.state is State.FAILED:
+            rows.append((trial.config, failed, float("nan")))
+        for seen in trial.observations:
+            budget = float("nan") if seen.budget is None else seen.budget
+            rows.append((trial.config, seen.values, budget))
+    to = choose_device(device)
+    sign = torch.tensor([1.0 if up else -1.0 for up in maximize], dtype=torch.float64)
+    Y = torch.tensor([values for _, values, _ in rows], dtype=torch.float64).reshape(-1, len(maximize))
+    return Dataset(
+        X=space.encode([config for config, _, _ in rows]).to(to),
+        Y=(Y * sign).to(to),
+        budget=torch.tensor([budget for _, _, budget in rows], dtype=torch.float64).to(to),
+        pending=space.encode(pending).to(to),
+        number=number,
+        info=info,
+    )

@@ -1,0 +1,57 @@
+"""A store in this process's memory: the default of the API, gone when the process ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gpbo.errors import StoreError
+from gpbo.trial import Trial
+
+
+class MemoryStore:
+    """Trials in a list; safe for many threads of one process."""
+
+    def __init__(self) -> None:
+        self._trials: list[Trial] = []
+        self._meta: dict[str, Any] = {}
+        self._asking = threading.RLock()
+        self._writing = threading.Lock()
+
+    @property
+    def meta(self) -> MutableMapping[str, Any]:
+        """Named values of the study."""
+        return self._meta
+
+    def trials(self) -> Sequence[Trial]:
+        """All trials by number, as of now."""
+        with self._writing:
+            return tuple(self._trials)
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Append trials, numbered on from the last."""
+        with self._writing:
+            n = len(self._trials)
+            numbers = [trial.number for trial in trials]
+            if numbers != list(range(n, n + len(trials))):
+                raise StoreError(f"new trials must be numbered on from {n}, got {numbers}.")
+            self._trials.extend(trials)
+
+    def swap(self, old: Trial, new: Trial) -> bool:
+        """Replace `old` by `new` if it is still the stored value; whether that was so."""
+        with self._writing:
+            if self._trials[old.number] != old:
+                return False
+            self._trials[old.number] = new
+            return True
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A lock between threads for choosing and adding trials."""
+        with self._asking:
+            yield
+
+    def close(self) -> None:
+        """Nothing to let go of."""

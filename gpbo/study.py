@@ -1,0 +1,498 @@
+"""The study: people ask it for a config, evaluate it, and tell it what they saw.
+
+A `Study` holds no results. It reads the store, decides by pure functions (scheduler, suggester) and writes
+one trial back, so that any number of processes can share one store and a study that was killed goes on
+with the decisions it would have made.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gpbo.errors import (
+    MissingExtraError,
+    NoResultError,
+    ResultError,
+    SettingError,
+    StudyMismatchError,
+    TrialStateError,
+    UnknownTrialError,
+    did_you_mean,
+)
+from gpbo.schedulers.base import RunToEnd, Scheduler
+from gpbo.space import Config, SearchSpace
+from gpbo.stores.base import Store
+from gpbo.stores.open import open_store
+from gpbo.trial import Done, Observation, Resume, State, Trial, Wait
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gpbo.suggesters.base import Suggester
+
+Direction = Literal["minimize", "maximize"]
+_DIRECTIONS = ("minimize", "maximize")
+
+logger = logging.getLogger(__name__)
+
+
+class Study:
+    """A search for the best config of a space.
+
+    Args:
+        space: What may be tuned.
+        suggester: How the next config is chosen; by default the Gaussian process.
+        scheduler: How much of a trial is run before it is judged; by default all of it.
+        store: Where trials are kept: None for this process's memory, the path of an SQLite file, a database
+            URL, or a `Store`.
+        direction: "minimize" or "maximize", or a sequence of these, one for each objective.
+        seed: Addresses all randomness; a stored study keeps the seed it was made with.
+        name: Tells studies in one store apart.
+        device: Where tensors are computed: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
+
+    Raises:
+        SettingError: if an argument breaks its rule.
+        StoreError: if the store cannot be opened.
+        StudyMismatchError: if the store holds a study of this name with another space or direction.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace | Mapping[str, Any],
+        *,
+        suggester: Suggester | None = None,
+        scheduler: Scheduler | None = None,
+        store: Store | str | Path | None = None,
+        direction: Direction | Sequence[Direction] = "minimize",
+        seed: int = 0,
+        name: str = "default",
+        device: str = "auto",
+    ) -> None:
+        self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
+        self.directions = _directions(direction)
+        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+            raise SettingError(f"`seed` must be a whole number, got {seed!r}.")
+        if not isinstance(name, str) or not name:
+            raise SettingError(f"`name` must be a non-empty string, got {name!r}.")
+        self.name = name
+        self.device = device
+        self._suggester = suggester
+        self._scheduler = scheduler or RunToEnd()
+        self._store = open_store(store, name)
+        self._stopped = False
+        self.seed = self._remember(int(seed))
+
+    @classmethod
+    def load(cls, store: Store | str | Path, name: str = "default", **options: Any) -> Study:
+        """The study that a store already holds; `options` are those of `Study` except the space.
+
+        Raises:
+            StoreError: if the store cannot be opened or holds no study of this name.
+            SpaceError: if its constraints are functions, which only code can give.
+        """
+        opened = open_store(store, name, create=False)
+        plain = opened.meta["study"]
+        space = SearchSpace.from_dict(plain["space"])
+        return cls(space, store=opened, name=name, direction=plain["directions"], **options)
+
+    def __repr__(self) -> str:
+        counts = {state: sum(t.state is state for t in self.trials) for state in State}
+        seen = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no trials"
+        return f"Study({self.name!r}, {len(self.space.parameters)} parameters, {seen})"
+
+    # ------------------------------------------------------------------ ask and tell
+
+    def ask(self) -> Trial | None:
+        """The next trial to evaluate, or None when there is nothing (more) to run.
+
+        None means that the scheduler waits for other trials or is done, or that a finite space has no
+        config left that was not asked for.
+        """
+        return self._ask(owner=None)
+
+    def tell(
+        self,
+        trial: Trial | int,
+        value: Any,
+        *,
+        budget: float | None = None,
+        seconds: float | None = None,
+    ) -> Trial:
+        """Record what was observed of a running trial; the trial with the state that follows.
+
+        A value that is not finite makes the trial a failed one.
+
+        Args:
+            trial: The trial, or its number.
+            value: A number, or a sequence with one number for each objective.
+            budget: The resource spent so far; by default what the trial was given.
+            seconds: How long it took.
+
+        Raises:
+            UnknownTrialError: if there is no such trial.
+            TrialStateError: if the trial is not running, for instance because it was told before.
+            ResultError: if `value` is not a number for each objective; the trial stays as it is.
+        """
+        values = self._values(value)
+        if budget is not None:
+            budget = _finite("budget", budget)
+        if seconds is not None:
+            seconds = _finite("seconds", seconds)
+        bad = [v for v in values if not math.isfinite(v)]
+
+        def told(now: Trial) -> Trial:
+            if bad:
+                return _failed(now, f"the objective's value was {bad[0]}")
+            seen = Observation(values, budget if budget is not None else now.budget, seconds)
+            new = replace(now, observations=(*now.observations, seen))
+            trials = list(self._store.trials())
+            trials[now.number] = new
+            return _in_state(new, self._scheduler.judge(trials, now.number))
+
+        return self._change(trial, told, "told")
+
+    def fail(self, trial: Trial | int, error: BaseException | str) -> Trial:
+        """Record that a running trial has no value, and why.
+
+        Raises:
+            UnknownTrialError: if there is no such trial.
+            TrialStateError: if the trial is not running.
+        """
+        if isinstance(error, BaseException):
+            error = "".join(traceback.format_exception(error)).strip()
+        return self._change(trial, lambda now: _failed(now, str(error)), "failed")
+
+    def add(
+        self,
+        config: Mapping[str, Any],
+        value: Any,
+        *,
+        budget: float | None = None,
+        seconds: float | None = None,
+    ) -> Trial:
+        """Record a result from elsewhere, as a trial of its own.
+
+        Raises:
+            ConfigError: if the config does not fit the space.
+            ResultError: if `value` is not a number for each objective.
+        """
+        valid, values = self.space.validate(config), self._values(value)
+        if budget is not None:
+            budget = _finite("budget", budget)
+        if seconds is not None:
+            seconds = _finite("seconds", seconds)
+        bad = [v for v in values if not math.isfinite(v)]
+        with self._store.asking():
+            trial = Trial(
+                number=len(self._store.trials()), config=valid, info={"source": "added"}, started=time.time()
+            )
+            if bad:
+                trial = _failed(trial, f"the added value was {bad[0]}")
+            else:
+                trial = replace(trial, observations=(Observation(values, budget, seconds),))
+                trial = _in_state(trial, State.COMPLETE)
+            self._store.add([trial])
+        return trial
+
+    def enqueue(self, config: Mapping[str, Any]) -> None:
+        """Have this config asked for before any other; queued configs come in the order of queueing.
+
+        Raises:
+            ConfigError: if the config does not fit the space.
+        """
+        valid = self.space.validate(config)
+        with self._store.asking():
+            self._store.meta["queue"] = [*self._store.meta.get("queue", []), valid]
+
+    # ------------------------------------------------------------------ results
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials so far, by number."""
+        return list(self._store.trials())
+
+    @property
+    def best(self) -> Trial:
+        """The complete trial with the best value; the earliest of several. Only for one objective.
+
+        With budgets, only trials observed at the largest budget seen are compared.
+
+        Raises:
+            NoResultError: if no trial is complete yet.
+            SettingError: if the study has several objectives.
+        """
+        if len(self.directions) > 1:
+            raise SettingError("`best` needs one objective; this study has several, use `pareto_front`.")
+        complete = self._comparable()
+        if not complete:
+            raise NoResultError(f"study {self.name!r} has no complete trial yet.")
+        sign = -1.0 if self.directions[0] == "maximize" else 1.0
+        return min(complete, key=lambda t: sign * t.observations[-1].value)
+
+    @property
+    def pareto_front(self) -> list[Trial]:
+        """The complete trials that no other complete trial beats in every objective."""
+        signs = [-1.0 if direction == "maximize" else 1.0 for direction in self.directions]
+        complete = self._comparable()
+        losses = [[s * v for s, v in zip(signs, t.values or (), strict=True)] for t in complete]
+
+        def dominated(one: list[float]) -> bool:
+            return any(
+                all(b <= a for a, b in zip(one, other, strict=True)) and other != one for other in losses
+            )
+
+        return [t for t, loss in zip(complete, losses, strict=True) if not dominated(loss)]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a trial: its number, state, value(s), budget, times, ``config.*`` columns and error.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise MissingExtraError("pandas is not installed; pip install 'gpbo[pandas]'.") from None
+        m = len(self.directions)
+        names = ["value"] if m == 1 else [f"value_{k}" for k in range(m)]
+        rows = []
+        for t in self.trials:
+            last = t.observations[-1] if t.observations else None
+            values = last.values if last else (None,) * m
+            row: dict[str, Any] = {"number": t.number, "state": str(t.state)}
+            row |= dict(zip(names, values, strict=True))
+            row |= {"budget": last.budget if last else t.budget, "seconds": last.seconds if last else None}
+            row |= {f"config.{name}": t.config.get(name) for name in self.space.parameters}
+            row |= {"started": t.started, "finished": t.finished, "error": t.error}
+            rows.append(row)
+        frame = pd.DataFrame(rows, columns=None if rows else ["number", "state", *names])
+        for column in ("started", "finished"):
+            if column in frame:
+                frame[column] = pd.to_datetime(frame[column], unit="s")
+        return frame
+
+    # ------------------------------------------------------------------ the loop
+
+    def optimize(
+        self,
+        objective: Callable[[Config], Any],
+        n_trials: int | None = None,
+        *,
+        workers: int = 1,
+        timeout: float | None = None,
+        callbacks: Sequence[Callable[[Study, Trial], object]] = (),
+        target: float | None = None,
+        patience: int | None = None,
+        trial_timeout: float | None = None,
+        gpus_per_trial: int = 1,
+        progress: bool = True,
+    ) -> Study:
+        """Evaluate `objective` on one config after another until a stop rule holds; this study.
+
+        A trial whose objective raises, returns no finite number, dies or takes too long is recorded as
+        failed, and the study goes on. After Ctrl-C, or a crash, the same call goes on where it stopped.
+
+        Args:
+            objective: Takes a config and returns a number, or a sequence of them for several objectives.
+            n_trials: Stop when the study holds so many trials of its own, earlier ones included.
+            workers: How many processes evaluate; 1 without `trial_timeout` evaluates in this process.
+            timeout: Start nothing more after so many seconds.
+            callbacks: Each called as ``callback(study, trial)`` after every finished trial.
+            target: Stop when a value as good as this was observed.
+            patience: Stop when so many finished trials in a row have not improved the best value.
+            trial_timeout: Stop and fail a trial after so many seconds.
+            gpus_per_trial: How many of the machine's GPUs each worker is given, where there are any.
+            progress: Whether to show a bar in a terminal or in Jupyter; it is never shown in a log.
+
+        Raises:
+            SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
+        """
+        from gpbo.run import run
+
+        run(
+            self,
+            objective,
+            n_trials=n_trials,
+            workers=workers,
+            timeout=timeout,
+            callbacks=callbacks,
+            target=target,
+            patience=patience,
+            trial_timeout=trial_timeout,
+            gpus_per_trial=gpus_per_trial,
+            progress=progress,
+        )
+        return self
+
+    def stop(self) -> None:
+        """Have `optimize` start nothing more; for callbacks."""
+        self._stopped = True
+
+    # ------------------------------------------------------------------ inside
+
+    def _ask(self, owner: str | None) -> Trial | None:
+        with self._store.asking():
+            trials = self._store.trials()
+            wish = self._scheduler.next(trials)
+            if isinstance(wish, Wait | Done):
+                return None
+            if isinstance(wish, Resume):
+                old = trials[wish.number]
+                new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
+                return new if self._store.swap(old, new) else None
+            chosen = self._queued(trials) or self._suggest(trials)
+            if chosen is None:
+                return None
+            config, info = chosen
+            trial = Trial(
+                number=len(trials),
+                config=config,
+                budget=wish.budget,
+                bracket=wish.bracket,
+                info=info,
+                owner=owner,
+                started=time.time(),
+            )
+            self._store.add([trial])
+            return trial
+
+    def _queued(self, trials: Sequence[Trial]) -> tuple[Config, dict[str, Any]] | None:
+        queue = self._store.meta.get("queue", [])
+        used = sum(t.info.get("source") == "queue" for t in trials) if queue else 0
+        return (dict(queue[used]), {"source": "queue"}) if used < len(queue) else None
+
+    def _suggest(self, trials: Sequence[Trial]) -> tuple[Config, dict[str, Any]] | None:
+        from gpbo.data import to_dataset
+
+        if self._suggester is None:
+            from gpbo.suggesters.bayes import GPSuggester
+
+            self._suggester = GPSuggester()
+        maximize = [direction == "maximize" for direction in self.directions]
+        data = to_dataset(trials, self.space, maximize, number=len(trials), device=self.device)
+        suggestion = self._suggester.suggest(data, self.space.cube, 1, self.seed)
+        configs = self.space.decode(suggestion.X)
+        return (configs[0], dict(suggestion.info)) if configs else None
+
+    def _change(self, trial: Trial | int, change: Callable[[Trial], Trial], what: str) -> Trial:
+        number = trial.number if isinstance(trial, Trial) else trial
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+            raise SettingError(f"`trial` must be a trial or its number, got {trial!r}.")
+        while True:
+            trials = self._store.trials()
+            if not 0 <= number < len(trials):
+                raise UnknownTrialError(
+                    f"study {self.name!r} has no trial {number}; it has {len(trials)} trials, from 0 on."
+                )
+            old = trials[int(number)]
+            if old.state is not State.RUNNING:
+                result = f"value {old.value}" if old.values else f"error {old.error!r}"
+                raise TrialStateError(
+                    f"only a running trial can be {what}, but trial {number} is {old.state} with {result}; "
+                    "it stays as it is."
+                )
+            new = change(old)
+            if self._store.swap(old, new):
+                return new
+
+    def _values(self, value: Any) -> tuple[float, ...]:
+        m = len(self.directions)
+        if m == 1 and not isinstance(value, list | tuple) and getattr(value, "ndim", 0) == 0:
+            return (_number(value),)
+        plain = value.tolist() if hasattr(value, "tolist") else value
+        if not isinstance(plain, list | tuple) or len(plain) != m:
+            what = "a number" if m == 1 else f"a sequence of {m} numbers, one for each objective"
+            raise ResultError(f"`value` must be {what}, got {value!r}.")
+        return tuple(_number(v) for v in plain)
+
+    def _comparable(self) -> list[Trial]:
+        complete = [t for t in self._store.trials() if t.state is State.COMPLETE]
+        budgets = [t.observations[-1].budget for t in complete]
+        known = [budget for budget in budgets if budget is not None]
+        if not known:
+            return complete
+        return [t for t, b in zip(complete, budgets, strict=True) if b is None or b == max(known)]
+
+    def _remember(self, seed: int) -> int:
+        """Write down what this study is, or check it against what is written; the seed to use."""
+        plain = {"space": self.space.to_dict(), "directions": list(self.directions), "seed": seed}
+        with self._store.asking():
+            stored = self._store.meta.get("study")
+            if stored is None:
+                self._store.meta["study"] = plain
+                return seed
+        difference = _difference(stored, plain)
+        if difference:
+            raise StudyMismatchError(
+                f"study {self.name!r} was stored with another definition; open it with the stored one, "
+                f"or give the new one another name (- stored, + given here):\n{difference}"
+            )
+        if stored["seed"] != seed:
+            logger.info("study %r keeps its stored seed %s, not %s.", self.name, stored["seed"], seed)
+        return int(stored["seed"])
+
+
+def _failed(trial: Trial, error: str) -> Trial:
+    return replace(_in_state(trial, State.FAILED), error=error)
+
+
+def _in_state(trial: Trial, state: State) -> Trial:
+    finished = time.time() if state.is_final else None
+    owner = trial.owner if state is State.RUNNING else None
+    return replace(trial, state=state, finished=finished, owner=owner)
+
+
+def _directions(direction: Any) -> tuple[Direction, ...]:
+    listed = (direction,) if isinstance(direction, str) else tuple(direction)
+    for one in listed:
+        if one not in _DIRECTIONS:
+            hint = did_you_mean(str(one), _DIRECTIONS)
+            raise SettingError(f"`direction` must be 'minimize' or 'maximize', got {one!r}.{hint}")
+    if not listed:
+        raise SettingError("`direction` must name at least one objective's direction, got none.")
+    return listed
+
+
+def _number(value: Any) -> float:
+    if hasattr(value, "item"):  # a numpy or torch scalar
+        try:
+            value = value.item()
+        except (ValueError, RuntimeError):
+            raise ResultError(f"`value` must be a number for each objective, got {value!r}.") from None
+    if not isinstance(value, numbers.Real):
+        raise ResultError(f"`value` must be a number, got {value!r} of type {type(value).__name__}.")
+    return float(value)
+
+
+def _finite(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise SettingError(f"`{name}` must be a finite number, got {value!r}.")
+    return float(value)
+
+
+def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    lines = []
+    if stored["directions"] != given["directions"]:
+        lines += [f"- direction: {stored['directions']}", f"+ direction: {given['directions']}"]
+    old, new = stored["space"], given["space"]
+    for name in {**old["parameters"], **new["parameters"]}:
+        one, two = old["parameters"].get(name), new["parameters"].get(name)
+        if one != two:
+            lines += [f"- {name}: {one}"] if one is not None else []
+            lines += [f"+ {name}: {two}"] if two is not None else []
+    if not lines and list(old["parameters"]) != list(new["parameters"]):
+        lines += [f"- order: {list(old['parameters'])}", f"+ order: {list(new['parameters'])}"]
+    if old.get("constraints", []) != new.get("constraints", []):
+        lines += [
+            f"- constraints: {old.get('constraints', [])}",
+            f"+ constraints: {new.get('constraints', [])}",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""What a suggester is: a pure function from data to the next points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gpbo.cube import Cube, is_new
+from gpbo.data import Dataset
+
+_ROUNDS = 64  # of drawing, before a discrete space is taken to be exhausted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Suggestion:
+    """The next points, and what is worth knowing about how they were chosen.
+
+    Attributes:
+        X: (n, d) snapped, feasible points; fewer rows than asked for when the space has no more.
+        info: JSON values to be written on the trials: fitted hyper-parameters, fallbacks and so on.
+    """
+
+    X: Tensor
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Suggester(Protocol):
+    """Chooses points. It is never told anything and keeps nothing between calls."""
+
+    def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
+        """`n` points to evaluate next.
+
+        The same arguments give the same points. Randomness comes from `seeding.generator(seed,
+        data.number, purpose)` alone.
+        """
+        ...
+
+
+def new_draws(cube: Cube, seen: Tensor, n: int, generator: torch.Generator) -> Tensor:  # (<= n, d)
+    """Up to `n` random feasible points, none of them seen before; fewer where there are no more.
+
+    In a space that can be listed every remaining point has the same chance.
+    """
+    listed = cube.enumerate()
+    if listed is not None:
+        left = listed[is_new(listed, seen.cpu())]
+        order = torch.randperm(len(left), generator=generator)
+        return left[order[:n]]
+    found = torch.empty(0, cube.d, dtype=torch.float64)
+    for _ in range(_ROUNDS):
+        X = cube.draw(n - len(found), generator)
+        found = torch.cat([found, X[is_new(X, torch.cat([seen.cpu(), found]))]])
+        if len(found) >= n:
+            break
+    return found
