@@ -27,7 +27,8 @@ from gpbo.errors import (
     UnknownTrialError,
     did_you_mean,
 )
-from gpbo.schedulers.base import RunToEnd, Scheduler
+from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler
+from gpbo.schedulers.rungs import is_reported, report_budget
 from gpbo.space import Config, SearchSpace
 from gpbo.stores.base import Store
 from gpbo.stores.open import open_store
@@ -86,6 +87,12 @@ class Study:
         self.device = device
         self._suggester = suggester
         self._scheduler = scheduler or RunToEnd()
+        if self._scheduler.rungs and len(self.directions) > 1:
+            raise SettingError(
+                f"`scheduler` compares trials by one objective, got {len(self.directions)} directions; "
+                "give one direction, or leave the scheduler out."
+            )
+        self._minimised = Minimised([direction == "maximize" for direction in self.directions])
         self._store = open_store(store, name)
         self._stopped = False
         self.seed = self._remember(int(seed))
@@ -128,7 +135,8 @@ class Study:
     ) -> Trial:
         """Record what was observed of a running trial; the trial with the state that follows.
 
-        A value that is not finite makes the trial a failed one.
+        A value that is not finite makes the trial a failed one. With a scheduler that has rungs, a second
+        report at the same budget changes nothing.
 
         Args:
             trial: The trial, or its number.
@@ -139,7 +147,8 @@ class Study:
         Raises:
             UnknownTrialError: if there is no such trial.
             TrialStateError: if the trial is not running, for instance because it was told before.
-            ResultError: if `value` is not a number for each objective; the trial stays as it is.
+            ResultError: if `value` is not a number for each objective, or `budget` is not one at which the
+                scheduler expects a report; the trial stays as it is.
         """
         values = self._values(value)
         if budget is not None:
@@ -147,17 +156,23 @@ class Study:
         if seconds is not None:
             seconds = _finite("seconds", seconds)
         bad = [v for v in values if not math.isfinite(v)]
+        rungs = self._scheduler.rungs
+        if budget is None and isinstance(trial, Trial):
+            budget = trial.budget  # what it was given when asked for: it may have been promoted since
 
         def told(now: Trial) -> Trial:
             if bad:
                 return _failed(now, f"the objective's value was {bad[0]}")
-            seen = Observation(values, budget if budget is not None else now.budget, seconds)
+            spent = report_budget(now, budget, rungs) if rungs else budget
+            seen = Observation(values, now.budget if spent is None else spent, seconds)
             new = replace(now, observations=(*now.observations, seen))
             trials = list(self._store.trials())
             trials[now.number] = new
-            return _in_state(new, self._scheduler.judge(trials, now.number))
+            return _in_state(new, self._scheduler.judge(self._minimised(trials), now.number))
 
-        return self._change(trial, told, "told")
+        return self._change(
+            trial, told, "told", unless=lambda now: bool(rungs) and is_reported(now, budget, rungs)
+        )
 
     def fail(self, trial: Trial | int, error: BaseException | str) -> Trial:
         """Record that a running trial has no value, and why.
@@ -341,7 +356,7 @@ class Study:
     def _ask(self, owner: str | None) -> Trial | None:
         with self._store.asking():
             trials = self._store.trials()
-            wish = self._scheduler.next(trials)
+            wish = self._scheduler.next(self._minimised(trials))
             if isinstance(wish, Wait | Done):
                 return None
             if isinstance(wish, Resume):
@@ -382,7 +397,14 @@ class Study:
         configs = self.space.decode(suggestion.X)
         return (configs[0], dict(suggestion.info)) if configs else None
 
-    def _change(self, trial: Trial | int, change: Callable[[Trial], Trial], what: str) -> Trial:
+    def _change(
+        self,
+        trial: Trial | int,
+        change: Callable[[Trial], Trial],
+        what: str,
+        *,
+        unless: Callable[[Trial], bool] = lambda _: False,
+    ) -> Trial:
         number = trial.number if isinstance(trial, Trial) else trial
         if isinstance(number, bool) or not isinstance(number, numbers.Integral):
             raise SettingError(f"`trial` must be a trial or its number, got {trial!r}.")
@@ -393,6 +415,8 @@ class Study:
                     f"study {self.name!r} has no trial {number}; it has {len(trials)} trials, from 0 on."
                 )
             old = trials[int(number)]
+            if unless(old):
+                return old
             if old.state is not State.RUNNING:
                 result = f"value {old.value}" if old.values else f"error {old.error!r}"
                 raise TrialStateError(
