@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.quasirandom import SobolEngine
 
 from gpbo.errors import SpaceError
 from gpbo.seeding import derive
@@ -84,7 +85,8 @@ class Cube:
 
     def level(self, X: Tensor, column: int) -> Tensor:  # (..., d) -> (...)
         """The level that each point holds in a column that has levels."""
-        u, n = X[..., column], int(self.n_levels[column])
+        u: Tensor = X[..., column]
+        n = int(self.n_levels[column])
         low, high = self.log_edges[column].tolist()
         if math.isnan(low):
             return (u * n).long().clamp(0, n - 1)
@@ -98,7 +100,8 @@ class Cube:
         if math.isnan(low):
             return (level + 0.5) / int(self.n_levels[column])
         first = round(math.exp(low) + 0.5)
-        return (torch.log(level + first) - low) / (high - low)
+        u: Tensor = (torch.log(level + first) - low) / (high - low)
+        return u
 
     def active(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)
         """Whether each column of each point exists, given its parents."""
@@ -125,9 +128,12 @@ class Cube:
 
     def sobol(self, n: int, seed: int, *, skip: int = 0) -> Tensor:  # (n, d)
         """`n` snapped points of a scrambled Sobol sequence, from its point `skip` on."""
-        engine = torch.quasirandom.SobolEngine(self.d, scramble=True, seed=derive(seed, "sobol") % 2**31)
+        if self.d == 0:
+            return torch.empty(n, 0, dtype=torch.float64)
+        scramble = derive(seed, "sobol") % 2**31
+        engine = SobolEngine(self.d, scramble=True, seed=scramble)  # type: ignore[no-untyped-call]
         if skip:
-            engine.fast_forward(skip)
+            engine.fast_forward(skip)  # type: ignore[no-untyped-call]
         return self.snap(engine.draw(n, dtype=torch.float64))
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:  # (n, d)
@@ -156,8 +162,9 @@ class Cube:
         if self.size > _MAX_ENUMERATED:
             return None
         levels = [self.at_level(j, torch.arange(n)) for j, n in enumerate(self.n_levels.tolist())]
-        X = torch.cartesian_prod(*levels).reshape(-1, self.d) if levels else torch.empty(1, 0).double()
-        X = torch.unique(self.snap(X), dim=0)
+        X = torch.empty(1, 0, dtype=torch.float64)
+        if levels:
+            X = torch.unique(self.snap(torch.cartesian_prod(*levels).reshape(-1, self.d)), dim=0)
         return X[self.feasible(X)]
 
     def neighbours(self, x: Tensor) -> Tensor:  # (d,) -> (k, d)
@@ -176,7 +183,7 @@ class Cube:
             else:
                 levels = [k for k in (here - 2, here - 1, here + 1, here + 2) if 0 <= k < n]
             moved = x.repeat(len(levels), 1)
-            moved[:, j] = self.at_level(j, torch.tensor(levels))
+            moved[:, j] = self.at_level(j, torch.tensor(levels, device=x.device)).to(x)
             found.append(moved)
         X = self.snap(torch.cat(found)) if found else x.new_empty(0, self.d)
         return X[self.feasible(X)] if len(X) else X

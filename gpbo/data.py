@@ -46,6 +46,8 @@ def choose_device(device: str) -> torch.device:
     Raises:
         SettingError: if the device does not exist here.
     """
+    if not isinstance(device, str):
+        raise SettingError(f"`device` must be the name of a device, got {device!r}.")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -76,7 +78,8 @@ def to_dataset(
     failed = (float("nan"),) * len(maximize)
     info: Mapping[str, Any] = {}
     for trial in trials:
-        info = trial.info or info
+        if trial.info.get("source") not in ("added", "queue"):
+            info = trial.info or info
         if trial.state is State.RUNNING:
             pending.append(trial.config)
         if trial.state is State.FAILED:

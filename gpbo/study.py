@@ -7,6 +7,7 @@ with the decisions it would have made.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import numbers
@@ -22,6 +23,7 @@ from gpbo.errors import (
     NoResultError,
     ResultError,
     SettingError,
+    StoreError,
     StudyMismatchError,
     TrialStateError,
     UnknownTrialError,
@@ -77,25 +79,25 @@ class Study:
         name: str = "default",
         device: str = "auto",
     ) -> None:
-        self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
-        self.directions = _directions(direction)
+        self.space: SearchSpace = space if isinstance(space, SearchSpace) else SearchSpace(space)
+        self.directions: tuple[Direction, ...] = _directions(direction)
         if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
             raise SettingError(f"`seed` must be a whole number, got {seed!r}.")
         if not isinstance(name, str) or not name:
             raise SettingError(f"`name` must be a non-empty string, got {name!r}.")
-        self.name = name
-        self.device = device
-        self._suggester = suggester
-        self._scheduler = scheduler or RunToEnd()
+        self.name: str = name
+        self.device: str = device
+        self._suggester: Suggester | None = suggester
+        self._scheduler: Scheduler = scheduler or RunToEnd()
         if self._scheduler.rungs and len(self.directions) > 1:
             raise SettingError(
                 f"`scheduler` compares trials by one objective, got {len(self.directions)} directions; "
                 "give one direction, or leave the scheduler out."
             )
-        self._minimised = Minimised([direction == "maximize" for direction in self.directions])
-        self._store = open_store(store, name)
-        self._stopped = False
-        self.seed = self._remember(int(seed))
+        self._minimised: Minimised = Minimised([direction == "maximize" for direction in self.directions])
+        self._store: Store = open_store(store, name)
+        self._stopped: bool = False
+        self.seed: int = self._remember(int(seed))
 
     @classmethod
     def load(cls, store: Store | str | Path, name: str = "default", **options: Any) -> Study:
@@ -106,7 +108,9 @@ class Study:
             SpaceError: if its constraints are functions, which only code can give.
         """
         opened = open_store(store, name, create=False)
-        plain = opened.meta["study"]
+        plain = opened.meta.get("study")
+        if plain is None:
+            raise StoreError(f"the store holds no study {name!r}; make one with Study(space, store=...).")
         space = SearchSpace.from_dict(plain["space"])
         return cls(space, store=opened, name=name, direction=plain["directions"], **options)
 
@@ -114,8 +118,6 @@ class Study:
         counts = {state: sum(t.state is state for t in self.trials) for state in State}
         seen = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no trials"
         return f"Study({self.name!r}, {len(self.space.parameters)} parameters, {seen})"
-
-    # ------------------------------------------------------------------ ask and tell
 
     def ask(self) -> Trial | None:
         """The next trial to evaluate, or None when there is nothing (more) to run.
@@ -227,8 +229,6 @@ class Study:
         with self._store.asking():
             self._store.meta["queue"] = [*self._store.meta.get("queue", []), valid]
 
-    # ------------------------------------------------------------------ results
-
     @property
     def trials(self) -> list[Trial]:
         """All trials so far, by number."""
@@ -278,6 +278,8 @@ class Study:
             raise MissingExtraError("pandas is not installed; pip install 'gpbo[pandas]'.") from None
         m = len(self.directions)
         names = ["value"] if m == 1 else [f"value_{k}" for k in range(m)]
+        configs = [f"config.{name}" for name in self.space.parameters]
+        columns = ["number", "state", *names, "budget", "seconds", *configs, "started", "finished", "error"]
         rows = []
         for t in self.trials:
             last = t.observations[-1] if t.observations else None
@@ -288,13 +290,10 @@ class Study:
             row |= {f"config.{name}": t.config.get(name) for name in self.space.parameters}
             row |= {"started": t.started, "finished": t.finished, "error": t.error}
             rows.append(row)
-        frame = pd.DataFrame(rows, columns=None if rows else ["number", "state", *names])
+        frame = pd.DataFrame(rows, columns=columns)
         for column in ("started", "finished"):
-            if column in frame:
-                frame[column] = pd.to_datetime(frame[column], unit="s")
+            frame[column] = pd.to_datetime(frame[column], unit="s")
         return frame
-
-    # ------------------------------------------------------------------ the loop
 
     def optimize(
         self,
@@ -351,8 +350,6 @@ class Study:
         """Have `optimize` start nothing more; for callbacks."""
         self._stopped = True
 
-    # ------------------------------------------------------------------ inside
-
     def _ask(self, owner: str | None) -> Trial | None:
         with self._store.asking():
             trials = self._store.trials()
@@ -362,7 +359,7 @@ class Study:
             if isinstance(wish, Resume):
                 old = trials[wish.number]
                 new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
-                return new if self._store.swap(old, new) else None
+                return _lent(new) if self._store.swap(old, new) else None
             chosen = self._queued(trials) or self._suggest(trials)
             if chosen is None:
                 return None
@@ -377,7 +374,7 @@ class Study:
                 started=time.time(),
             )
             self._store.add([trial])
-            return trial
+            return _lent(trial)
 
     def _queued(self, trials: Sequence[Trial]) -> tuple[Config, dict[str, Any]] | None:
         queue = self._store.meta.get("queue", [])
@@ -464,6 +461,11 @@ class Study:
         return int(stored["seed"])
 
 
+def _lent(trial: Trial) -> Trial:
+    """The trial with a config of the caller's own, to pop from as they like."""
+    return replace(trial, config=dict(trial.config))
+
+
 def _failed(trial: Trial, error: str) -> Trial:
     return replace(_in_state(trial, State.FAILED), error=error)
 
@@ -475,7 +477,7 @@ def _in_state(trial: Trial, state: State) -> Trial:
 
 
 def _directions(direction: Any) -> tuple[Direction, ...]:
-    listed = (direction,) if isinstance(direction, str) else tuple(direction)
+    listed = tuple(direction) if isinstance(direction, list | tuple) else (direction,)
     for one in listed:
         if one not in _DIRECTIONS:
             hint = did_you_mean(str(one), _DIRECTIONS)
@@ -489,11 +491,14 @@ def _number(value: Any) -> float:
     if hasattr(value, "item"):  # a numpy or torch scalar
         try:
             value = value.item()
-        except (ValueError, RuntimeError):
+        except (ValueError, RuntimeError, TypeError):
             raise ResultError(f"`value` must be a number for each objective, got {value!r}.") from None
-    if not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ResultError(f"`value` must be a number, got {value!r} of type {type(value).__name__}.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number with hundreds of digits
+        return math.inf
 
 
 def _finite(name: str, value: Any) -> float:
@@ -509,7 +514,7 @@ def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     old, new = stored["space"], given["space"]
     for name in {**old["parameters"], **new["parameters"]}:
         one, two = old["parameters"].get(name), new["parameters"].get(name)
-        if one != two:
+        if json.dumps(one) != json.dumps(two):  # tells True from 1
             lines += [f"- {name}: {one}"] if one is not None else []
             lines += [f"+ {name}: {two}"] if two is not None else []
     if not lines and list(old["parameters"]) != list(new["parameters"]):
