@@ -1,0 +1,1 @@
+"""Where objectives run: this process, processes of this machine."""

@@ -1,0 +1,1 @@
+"""The Gaussian process: hyper-parameters, fit, posterior."""

@@ -1,0 +1,1 @@
+"""How much of a trial is run before it is judged."""
