@@ -1,0 +1,113 @@
+"""Numerically safe pieces: Cholesky factors that grow, and the logarithm of expected improvement.
+
+Notation: phi and Phi are the standard normal density and distribution, h(z) = phi(z) + z Phi(z), so that
+EI = sigma h((mean - best) / sigma). A factor L is lower triangular, K = L L^T, and R = inv(L) is what the
+posterior uses: at condition number 2e9 variances from inv(K) are wrong by up to 61 %, from inv(L) by 1e-7.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from gpbo.errors import NumericsError
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_SQRT_HALF_PI = math.sqrt(0.5 * math.pi)
+_TAIL = -60.0  # below it the asymptotic series of 1 - t R(t) is exact to 1e-13
+_JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # times the mean of the diagonal
+_SMALL = 400  # rows; below it one thread is faster than two, and leaves the others to the trials
+
+
+@contextmanager
+def few_threads(n: int) -> Iterator[None]:
+    """One thread for work on matrices of `n` rows when these are small; restored on leaving."""
+    before = torch.get_num_threads()
+    if n >= _SMALL or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cholesky(K: Tensor) -> tuple[Tensor, float]:  # (n, n) -> (n, n)
+    """The lower factor of a positive definite matrix, and the jitter it took, relative to the diagonal.
+
+    Raises:
+        NumericsError: if the matrix is not positive definite even with a jitter of 1e-4.
+    """
+    scale = K.diagonal().mean()
+    for jitter in _JITTERS:
+        C = K if jitter == 0.0 else K + jitter * scale * torch.eye(len(K), dtype=K.dtype, device=K.device)
+        L, info = torch.linalg.cholesky_ex(C)
+        if int(info) == 0 and bool(torch.isfinite(L.diagonal()).all()):
+            return L, jitter
+    raise NumericsError(
+        f"the {len(K)} x {len(K)} covariance is not positive definite even with a jitter of {_JITTERS[-1]}."
+    )
+
+
+def inverse_factor(L: Tensor) -> Tensor:  # (n, n) -> (n, n)
+    """R = inv(L) for a lower triangular L."""
+    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
+    return torch.linalg.solve_triangular(L, eye, upper=False)
+
+
+def append_inverse_factor(R: Tensor, K12: Tensor, K22: Tensor) -> Tensor:
+    """inv of the factor of [[K, K12], [K12^T, K22]], from R = inv(factor of K), in O(n^2 p).
+
+    Args:
+        R: (n, n) the inverse factor so far.
+        K12: (n, p) covariance of the old points with the new ones.
+        K22: (p, p) covariance of the new points, noise included.
+
+    Raises:
+        NumericsError: if the Schur complement is not positive definite.
+    """
+    n, p = K12.shape
+    A = R @ K12
+    S, _ = cholesky(K22 - A.mT @ A)
+    S_inv = inverse_factor(S)
+    grown = R.new_zeros(n + p, n + p)
+    grown[:n, :n] = R
+    grown[n:, :n] = -S_inv @ (A.mT @ R)
+    grown[n:, n:] = S_inv
+    return grown
+
+
+def log_h(z: Tensor) -> tuple[Tensor, Tensor]:
+    """log h(z) and its derivative Phi(z) / h(z), for every finite z (Ament et al. 2023, eq. 9).
+
+    With t = -z and Mills' ratio R(t) = Phi(-t) / phi(t), h(z) = phi(z) (1 - t R(t)); far in the tail
+    1 - t R(t) = t^-2 - 3 t^-4 + 15 t^-6 - 105 t^-8 + ...
+    """
+    right = z.clamp(min=-1.0)
+    phi = torch.exp(-0.5 * right * right - _LOG_SQRT_2PI)
+    Phi = torch.special.ndtr(right)
+    h = phi + right * Phi
+    t = -z.clamp(max=-1.0, min=_TAIL)
+    mills = _SQRT_HALF_PI * torch.special.erfcx(t / math.sqrt(2.0))
+    rest = 1.0 - t * mills
+    u = z.clamp(max=_TAIL).reciprocal().square()
+    rest_tail = u * (1.0 - u * (3.0 - u * (15.0 - 105.0 * u)))
+    mills_tail = -z.clamp(max=_TAIL).reciprocal() * (1.0 - u * (1.0 - u * (3.0 - u * (15.0 - 105.0 * u))))
+    log_phi = -0.5 * z * z - _LOG_SQRT_2PI
+    tail = z < _TAIL
+    log_left = log_phi + torch.log(torch.where(tail, rest_tail, rest))
+    slope_left = torch.where(tail, mills_tail, mills) / torch.where(tail, rest_tail, rest)
+    return torch.where(z > -1.0, torch.log(h), log_left), torch.where(z > -1.0, Phi / h, slope_left)
+
+
+def log_ndtr_slope(z: Tensor) -> Tensor:
+    """The derivative phi(z) / Phi(z) of log Phi(z), for every finite z."""
+    left = _SQRT_HALF_PI * torch.special.erfcx(-z.clamp(max=0.0) / math.sqrt(2.0))
+    right = z.clamp(min=0.0)
+    density = torch.exp(-0.5 * right * right - _LOG_SQRT_2PI)
+    return torch.where(z > 0.0, density / torch.special.ndtr(right), left.reciprocal())

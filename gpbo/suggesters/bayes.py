@@ -1,0 +1,236 @@
+"""The Gaussian-process suggester: warp, fit, account for what is pending, maximise the acquisition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from gpbo.acquisition import (
+    PENDING,
+    Analytic,
+    Effort,
+    Pending,
+    base_samples,
+    ei,
+    log_ei,
+    log_pi,
+    maximize,
+    q_log_ei,
+    q_ucb,
+    ucb,
+    with_pending,
+)
+from gpbo.acquisition.lbfgs import maximize_rows
+from gpbo.cube import Cube, is_new
+from gpbo.data import Dataset
+from gpbo.errors import NumericsError, SettingError, did_you_mean
+from gpbo.gp import GP, Hypers, fit_gp, warp_values
+from gpbo.kernels import NUS
+from gpbo.numerics import few_threads
+from gpbo.seeding import derive, generator
+from gpbo.suggesters.base import Suggestion, new_draws
+from gpbo.suggesters.quasirandom import sobol_points
+
+AcquisitionName = Literal["log_ei", "ei", "log_pi", "ucb"]
+
+_INCUMBENTS = 5
+_CPU_EFFORT = Effort()
+_GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
+_JOINT_SAMPLES = 128
+_JOINT_STARTS = 8
+_NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
+_RESTART_UNTIL = 64  # observations; up to here a warm fit is checked against a cold one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPSuggester:
+    """Proposes where a Gaussian process expects most.
+
+    Args:
+        acquisition: "log_ei", "ei", "log_pi" or "ucb".
+        beta: The weight of the variance in "ucb".
+        nu: The Matern smoothness, 1/2, 3/2 or 5/2.
+        n_initial: How many quasi-random trials come first, the centre of the space among them; by default
+            d + 2, at least 5 and at most 12.
+        pending: What to believe about running trials: "variance" (they will be known, not what), "believer"
+            (the posterior mean), "liar_min", "liar_mean" or "liar_max" (the worst, mean, best value).
+        joint: Whether several points asked for at once are optimised together (log_ei and ucb) rather than
+            one after another.
+
+    Raises:
+        SettingError: if an argument breaks its rule.
+    """
+
+    acquisition: AcquisitionName = "log_ei"
+    beta: float = 2.0
+    nu: float = 2.5
+    n_initial: int | None = None
+    pending: Pending = "variance"
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        names = get_args(AcquisitionName)
+        if self.acquisition not in names:
+            hint = did_you_mean(str(self.acquisition), names)
+            raise SettingError(f"`acquisition` must be one of {list(names)}, got {self.acquisition!r}.{hint}")
+        if self.pending not in PENDING:
+            hint = did_you_mean(str(self.pending), PENDING)
+            raise SettingError(f"`pending` must be one of {list(PENDING)}, got {self.pending!r}.{hint}")
+        if self.nu not in NUS:
+            raise SettingError(f"`nu` must be one of {list(NUS)}, got {self.nu!r}.")
+        if not self.beta >= 0:
+            raise SettingError(f"`beta` must be >= 0, got {self.beta!r}.")
+        if self.n_initial is not None and self.n_initial < 1:
+            raise SettingError(f"`n_initial` must be >= 1, got {self.n_initial!r}.")
+        if self.joint and self.acquisition not in ("log_ei", "ucb"):
+            raise SettingError(f"`joint` needs acquisition 'log_ei' or 'ucb', got {self.acquisition!r}.")
+
+    def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
+        """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
+        missing = self._initial(cube.d) - len(data.seen)
+        known = data.Y.isfinite().all(-1)
+        if missing > 0 or int(known.sum()) < 2 or cube.d == 0:
+            k = n if missing <= 0 else min(n, missing)
+            return Suggestion(_initial_points(data, cube, k, seed), {"source": "initial"})
+        with few_threads(len(data.X)):
+            try:
+                return self._model_based(data, cube, n, seed)
+            except NumericsError as error:
+                draws = generator(seed, data.number, "fallback")
+                found = new_draws(cube, data.seen, n, draws)
+                return Suggestion(found, {"source": "random", "fallback": str(error)})
+
+    def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
+        rows = _rows_to_model(data)
+        X, Y = data.X[rows], data.Y[rows]
+        y = warp_values(_scalarise(Y, derive(seed, data.number, "weights")))
+        warm = _warm_start(data, cube.d)
+        gp, fitted = fit_gp(cube, X, y, nu=self.nu, warm=warm)
+        if warm is not None and len(X) <= _RESTART_UNTIL:
+            cold_gp, cold = fit_gp(cube, X, y, nu=self.nu)
+            if cold.values[0] < fitted.values[0]:
+                gp, fitted = cold_gp, cold
+        info: dict[str, Any] = {
+            "source": "gp",
+            "hypers": gp.hypers.to_dict(),
+            "factorizations": fitted.factorizations,
+        }
+        if fitted.skipped:
+            info["refit"] = "skipped"
+        best_f = _best_f(gp, X, y)
+        top = X[y.topk(min(_INCUMBENTS, len(y))).indices]
+        gp = with_pending(gp, data.pending, self.pending)
+        if self.joint and n > 1:
+            found = self._jointly(gp, best_f, cube, data.seen, top, n, derive(seed, data.number, "joint"))
+        else:
+            found = self._one_by_one(gp, best_f, cube, data.seen, top, n, seed, data.number)
+        if len(found) < n:
+            draws = generator(seed, data.number, "rest")
+            rest = new_draws(cube, torch.cat([data.seen, found]), n - len(found), draws)
+            found = torch.cat([found, rest.to(found.device)])
+        return Suggestion(found, info)
+
+    def _one_by_one(
+        self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int, number: int
+    ) -> Tensor:  # (<= n, d)
+        effort = _GPU_EFFORT if seen.is_cuda else _CPU_EFFORT
+        found = seen.new_empty(0, cube.d)
+        for k in range(n):
+            x = maximize(
+                self._analytic(gp, best_f),
+                cube,
+                incumbents=top,
+                seen=torch.cat([seen, found]),
+                scale=gp.hypers.lengthscale,
+                seed=derive(seed, number, "acquisition", k),
+                effort=effort,
+            )
+            if x is None:
+                break
+            found = torch.cat([found, x.unsqueeze(0)])
+            if k + 1 < n:
+                gp = with_pending(gp, x.unsqueeze(0), self.pending)
+        return found
+
+    def _jointly(
+        self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int
+    ) -> Tensor:  # (<= n, d)
+        """The greedy batch and random ones, climbed together; the best whose points are all allowed."""
+        greedy = self._one_by_one(gp, best_f, cube, seen, top, n, seed, 0)
+        if len(greedy) < n:
+            return greedy
+        samples = base_samples(n, _JOINT_SAMPLES, seed, seen.device)
+        joint = q_ucb(gp, self.beta, samples) if self.acquisition == "ucb" else q_log_ei(gp, best_f, samples)
+        draws = generator(seed, "starts")
+        others = cube.draw((_JOINT_STARTS - 1) * n, draws).to(seen.device).reshape(-1, n, cube.d)
+        starts = torch.cat([greedy.unsqueeze(0), others])
+        scale = gp.hypers.lengthscale.repeat(n)
+        tops = maximize_rows(joint.value_and_gradient, starts.flatten(1), scale=scale).x
+        batches = torch.cat([cube.snap(tops.reshape(-1, n, cube.d)), greedy.unsqueeze(0)])
+        for row in joint(batches).argsort(descending=True).tolist():
+            if bool((is_new(batches[row], seen) & cube.feasible(batches[row])).all()):
+                return batches[row]
+        return greedy
+
+    def _analytic(self, gp: GP, best_f: float) -> Analytic:
+        makers: dict[str, Callable[[], Analytic]] = {
+            "log_ei": lambda: log_ei(gp, best_f),
+            "ei": lambda: ei(gp, best_f),
+            "log_pi": lambda: log_pi(gp, best_f),
+            "ucb": lambda: ucb(gp, self.beta),
+        }
+        return makers[self.acquisition]()
+
+    def _initial(self, d: int) -> int:
+        return self.n_initial if self.n_initial is not None else min(max(d + 2, 5), 12)
+
+
+def _initial_points(data: Dataset, cube: Cube, n: int, seed: int) -> Tensor:  # (<= n, d)
+    """The centre first, then Sobol points."""
+    if len(data.seen) == 0:
+        centre = cube.snap(torch.full((1, cube.d), 0.5, dtype=torch.float64))
+        if bool(cube.feasible(centre).all()):
+            rest = sobol_points(data, cube, n, seed) if n > 1 else centre[:0]
+            return torch.cat([centre, rest[is_new(rest, centre)][: n - 1]])
+    return sobol_points(data, cube, n, seed)
+
+
+def _rows_to_model(data: Dataset) -> Tensor:  # (n,) bool
+    """Rows at the largest budget with at least three values, and failures; all rows without budgets."""
+    budgets = data.budget[data.budget.isfinite() & data.Y.isfinite().all(-1)]
+    levels, counts = budgets.unique(return_counts=True)
+    enough = levels[counts >= 3]
+    if len(levels) < 2 or len(enough) == 0:
+        return torch.ones(len(data.X), dtype=torch.bool, device=data.X.device)
+    return (data.budget == enough.max()) | data.Y.isnan().any(-1)
+
+
+def _scalarise(Y: Tensor, seed: int) -> Tensor:  # (n, m) -> (n,)
+    """One objective as it is; of several, a random augmented Chebyshev mix (ParEGO, Knowles 2006)."""
+    m = Y.shape[1]
+    if m == 1:
+        return Y[:, 0]
+    Z = torch.stack([warp_values(column) for column in Y.mT], dim=-1)
+    weights = torch.rand(m, dtype=Y.dtype, generator=torch.Generator().manual_seed(seed))
+    weights = (weights / weights.sum()).to(Y.device)
+    gap = (Z - Z.amax(0)) * weights
+    return torch.where(Y.isfinite().all(-1), gap.amin(-1) + 0.05 * gap.sum(-1), math.nan)
+
+
+def _warm_start(data: Dataset, d: int) -> Hypers | None:
+    plain = data.info.get("hypers")
+    if plain is None or len(plain["lengthscale"]) != d:
+        return None
+    return Hypers.from_dict(plain, data.X.device)
+
+
+def _best_f(gp: GP, X: Tensor, y: Tensor) -> float:
+    """The value to improve on: the best observed one, or the best posterior mean under noise."""
+    if float(gp.hypers.noise_var) < _NOISY:
+        return float(y.max())
+    return float(gp.marginal(X)[0].max())

@@ -1,0 +1,58 @@
+"""Matern kernels as functions of the scaled squared distance, with the derivatives that a fit needs.
+
+With r^2 = sum_l D_l, D_l = (x_l - x'_l)^2 / lengthscale_l^2, and a = sqrt(2 nu) r:
+
+    nu = 5/2:  k = (1 + a + a^2/3) e^-a   G = 5/3 (1 + a) e^-a   G2 = 25/3 e^-a
+    nu = 3/2:  k = (1 + a) e^-a           G = 3 e^-a             G2 = 9 e^-a / a
+    nu = 1/2:  k = e^-r                   G = e^-r / r           G2 = e^-r (1/r^2 + 1/r^3)
+
+    dk / dlog l_i = G D_i        d2k / dlog l_i dlog l_j = G2 D_i D_j - 2 delta_ij G D_i
+    dk / dx_l = -G (x_l - x'_l) / lengthscale_l^2
+
+(Rasmussen and Williams 2006, section 4.2.1.) Where G or G2 has a pole at r = 0 its product with the
+distances tends to 0, and 0 stands there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+NUS = (0.5, 1.5, 2.5)
+
+
+def matern(r2: Tensor, nu: float) -> Tensor:
+    """k for squared distances r2 >= 0, with k = 1 at 0."""
+    a = torch.sqrt(2.0 * nu * r2)
+    decay = torch.exp(-a)
+    if nu == 2.5:
+        return (a * a).div_(3.0).add_(a).add_(1.0).mul_(decay)
+    if nu == 1.5:
+        return a.add_(1.0).mul_(decay)
+    return decay
+
+
+def matern_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
+    """k and G for squared distances r2 >= 0."""
+    a = torch.sqrt(2.0 * nu * r2)
+    decay = torch.exp(-a)
+    if nu == 2.5:
+        G = a.add(1.0).mul_(decay).mul_(5.0 / 3.0)
+        return a.square_().mul_(decay).div_(3.0).add_(G, alpha=0.6), G
+    if nu == 1.5:
+        return a.add_(1.0).mul_(decay), decay * 3.0
+    return decay, torch.where(a > 0.0, decay / a.clamp_min(math.ulp(0.0)), 0.0)
+
+
+def matern_curvature(r2: Tensor, nu: float) -> Tensor:
+    """G2 for squared distances r2 >= 0."""
+    a = torch.sqrt(2.0 * nu * r2)
+    decay = torch.exp(-a)
+    if nu == 2.5:
+        return decay.mul_(25.0 / 3.0)
+    inverse = torch.where(a > 0.0, a.reciprocal(), 0.0)
+    if nu == 1.5:
+        return decay.mul_(inverse).mul_(9.0)
+    return decay * (inverse.square() + inverse**3)
