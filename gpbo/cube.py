@@ -131,9 +131,9 @@ class Cube:
         if self.d == 0:
             return torch.empty(n, 0, dtype=torch.float64)
         scramble = derive(seed, "sobol") % 2**31
-        engine = SobolEngine(self.d, scramble=True, seed=scramble)  # type: ignore[no-untyped-call]
+        engine = SobolEngine(self.d, scramble=True, seed=scramble)
         if skip:
-            engine.fast_forward(skip)  # type: ignore[no-untyped-call]
+            engine.fast_forward(skip)
         return self.snap(engine.draw(n, dtype=torch.float64))
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:  # (n, d)
