@@ -44,7 +44,7 @@ class Analytic:
                 f"`X` must have shape (..., 1, {self.gp.embedding.cube.d}), got {tuple(X.shape)}."
             )
         flat = X.reshape(-1, X.shape[-1])
-        value: Tensor = _Fused.apply(flat, self)
+        value: Tensor = _Fused.apply(flat, self)  # type: ignore[no-untyped-call]
         return value.reshape(X.shape[:-2])
 
     def values(self, X: Tensor) -> Tensor:  # (b, d) -> (b,)

@@ -62,7 +62,8 @@ class GP:
 
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # (..., a, F), (..., b, F) -> (..., a, b)
         """The prior covariance between scaled features; differentiable once."""
-        return self.hypers.outputscale * _Matern.apply(_distances(A, B), self.nu)
+        k: Tensor = _Matern.apply(_distances(A, B), self.nu)  # type: ignore[no-untyped-call]
+        return self.hypers.outputscale * k
 
     def marginal(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., d) -> (...), (...)
         """The posterior mean and variance of the function at each point, noise left out."""
