@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+
+from gpbo.data import choose_device, to_dataset
+from gpbo.errors import SettingError
+from gpbo.space import Categorical, Float, SearchSpace
+from gpbo.trial import Observation, State, Trial
+
+SPACE = SearchSpace(x=Float(0, 1), c=Categorical(["a", "b"]))
+TRIALS = [
+    Trial(0, {"x": 0.1, "c": "a"}, State.COMPLETE, observations=(Observation((1.0, 2.0)),), info={"fit": 1}),
+    Trial(1, {"x": 0.2, "c": "b"}, State.FAILED, error="why", info={"source": "added"}),
+    Trial(2, {"x": 0.3, "c": "a"}, State.RUNNING, info={"source": "queue"}),
+    Trial(
+        3,
+        {"x": 0.4, "c": "b"},
+        State.PAUSED,
+        observations=(Observation((3.0, 4.0), 1.0), Observation((5.0, 6.0), 3.0)),
+    ),
+    Trial(4, {"x": 0.5, "c": "b"}, State.RUNNING, observations=(Observation((7.0, 8.0), 1.0),)),
+]
+
+
+def test_a_worked_example(device):
+    data = to_dataset(TRIALS, SPACE, [False, True], number=5, device=device)
+    nan = math.nan
+    torch.testing.assert_close(
+        data.X.cpu(),
+        torch.tensor([[0.1, 0.25], [0.2, 0.75], [0.4, 0.75], [0.4, 0.75], [0.5, 0.75]], dtype=torch.float64),
+    )
+    expected = torch.tensor([[-1, 2], [nan, nan], [-3, 4], [-5, 6], [-7, 8]], dtype=torch.float64)
+    torch.testing.assert_close(data.Y.cpu(), expected, equal_nan=True)
+    assert data.budget.nan_to_num(-1).tolist() == [-1, -1, 1, 3, 1]
+    assert data.pending.tolist() == [[0.3, 0.25], [0.5, 0.75]]
+    assert torch.equal(data.seen, torch.cat([data.X, data.pending]))
+    assert {t.device.type for t in (data.X, data.Y, data.budget, data.pending)} == {device}
+
+
+def test_the_info_is_the_last_one_that_a_suggester_wrote():
+    data = to_dataset(TRIALS, SPACE, [False, True], number=5, device="cpu")
+    assert data.info == {"fit": 1}
+    assert data.number == 5
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_no_trials(m):
+    data = to_dataset([], SPACE, [False] * m, number=0, device="cpu")
+    assert (data.X.shape, data.Y.shape, data.budget.shape) == ((0, 2), (0, m), (0,))
+    assert data.pending.shape == data.seen.shape == (0, 2)
+    assert data.X.dtype == data.Y.dtype == data.budget.dtype == torch.float64
+    assert data.info == {}
+
+
+def test_auto_is_cuda_where_there_is_one():
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_device_is_chosen_by_name(device):
+    assert choose_device(device).type == device
+
+
+@pytest.mark.parametrize("name", ["cuba", "", "cuda:99"])
+def test_a_device_that_does_not_exist_is_refused(name):
+    with pytest.raises(SettingError, match=f"`device` must name a device of this machine, got '{name}'"):
+        choose_device(name)
+
+
+def test_a_device_that_is_no_name_is_refused():
+    with pytest.raises(SettingError, match=r"`device` must be the name of a device, got None"):
+        choose_device(None)

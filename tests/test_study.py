@@ -1,0 +1,454 @@
+import json
+import logging
+import math
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from gpbo.errors import (
+    ConfigError,
+    NoResultError,
+    ResultError,
+    SettingError,
+    SpaceError,
+    StoreError,
+    StudyMismatchError,
+    TrialStateError,
+    UnknownTrialError,
+)
+from gpbo.space import Categorical, Float, Int, SearchSpace
+from gpbo.stores.memory import MemoryStore
+from gpbo.study import Study
+from gpbo.suggesters.quasirandom import RandomSuggester
+from gpbo.trial import Observation, State
+
+SPACE = SearchSpace(x=Float(0, 1), opt=Categorical(["sgd", "adam"]), m=Float(0, 1, when={"opt": "sgd"}))
+A = {"x": 0.25, "opt": "adam"}
+B = {"x": 0.5, "opt": "sgd", "m": 0.125}
+
+
+def study_of(space=SPACE, **options):
+    return Study(space, suggester=RandomSuggester(), **options)
+
+
+def test_ask_and_tell():
+    study = study_of()
+    trial = study.ask()
+    assert (trial.number, trial.state) == (0, State.RUNNING)
+    assert SPACE.validate(trial.config) == trial.config
+    told = study.tell(trial, 0.5, seconds=2)
+    assert told.state is State.COMPLETE
+    assert told.observations == (Observation((0.5,), None, 2.0),)
+    assert told.started <= told.finished
+    assert study.trials == [told]
+    assert study.ask().number == 1
+
+
+def test_a_trial_can_be_told_by_its_number():
+    study = study_of()
+    study.ask()
+    assert study.tell(np.int64(0), 1.0, budget=3).observations == (Observation((1.0,), 3.0, None),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2, 2.0, [2], (2.0,), np.float32(2), np.array(2), np.array([2.0]), torch.tensor(2), torch.tensor([2.0])],
+)
+def test_numbers_of_other_libraries_are_numbers(value):
+    study = study_of()
+    seen = study.tell(study.ask(), value).value
+    assert seen == 2.0
+    assert type(seen) is float
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, torch.tensor(math.nan), np.float64("inf"), 10**400]
+)
+def test_a_value_that_is_not_finite_is_a_failure(value):
+    study = study_of()
+    told = study.tell(study.ask(), value)
+    assert told.state is State.FAILED
+    assert told.error.startswith("the objective's value was ")
+    assert told.observations == ()
+    assert study.add(A, value).error.startswith("the added value was ")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0.5", r"`value` must be a number, got '0.5' of type str"),
+        (None, r"`value` must be a number, got None of type NoneType"),
+        (True, r"`value` must be a number, got True of type bool"),
+        (np.bool_(True), r"must be a number, got True of type bool"),
+        (1j, r"`value` must be a number, got 1j of type complex"),
+        ({"loss": 1}, r"`value` must be a number, got \{'loss': 1\} of type dict"),
+        (torch.tensor([1.0, 2.0]), r"`value` must be a number, got tensor"),
+        (torch.tensor([[1.0]]), r"`value` must be a number, got \[1.0\] of type list"),
+        ([], r"`value` must be a number, got \[\]"),
+        ([1.0, 2.0], r"`value` must be a number, got \[1.0, 2.0\]"),
+        (["a"], r"`value` must be a number, got 'a'"),
+    ],
+)
+def test_what_is_no_result_leaves_the_trial_as_it_is(value, message):
+    study = study_of()
+    trial = study.ask()
+    with pytest.raises(ResultError, match=message):
+        study.tell(trial, value)
+    assert study.trials == [trial]
+    with pytest.raises(ResultError, match=message):
+        study.add(A, value)
+    assert len(study.trials) == 1
+
+
+@pytest.mark.parametrize("value", [1.0, [1.0], [1.0, 2.0, 3.0], torch.zeros(3), None, "ab"])
+def test_a_wrong_number_of_objectives_leaves_the_trial_as_it_is(value):
+    study = study_of(direction=["minimize", "maximize"])
+    trial = study.ask()
+    with pytest.raises(ResultError, match=r"must be a sequence of 2 numbers, one for each objective, got"):
+        study.tell(trial, value)
+    assert study.trials == [trial]
+    assert study.tell(trial, (1.0, 2.0)).values == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("name", ["budget", "seconds"])
+@pytest.mark.parametrize("value", [math.nan, "3", True])
+def test_budget_and_seconds_are_numbers(name, value):
+    study = study_of()
+    trial = study.ask()
+    with pytest.raises(SettingError, match=f"`{name}` must be a finite number, got {value!r}"):
+        study.tell(trial, 1.0, **{name: value})
+    with pytest.raises(SettingError, match=f"`{name}` must be a finite number"):
+        study.add(A, 1.0, **{name: value})
+    assert study.trials == [trial]
+
+
+def test_telling_twice_is_refused():
+    study = study_of()
+    trial = study.ask()
+    told = study.tell(trial, 1.5)
+    with pytest.raises(TrialStateError, match=r"can be told, but trial 0 is complete with value 1.5"):
+        study.tell(trial, 2.0)
+    with pytest.raises(TrialStateError, match=r"can be failed, but trial 0 is complete"):
+        study.fail(trial, "why")
+    assert study.trials == [told]
+
+
+def test_telling_a_failed_trial_is_refused():
+    study = study_of()
+    study.fail(study.ask(), "out of memory")
+    with pytest.raises(TrialStateError, match=r"trial 0 is failed with error 'out of memory'"):
+        study.tell(0, 2.0)
+
+
+@pytest.mark.parametrize("number", [1, -1, 10**6])
+def test_an_unknown_trial_is_refused(number):
+    study = study_of()
+    study.ask()
+    for change in (study.tell, study.fail):
+        with pytest.raises(UnknownTrialError, match=f"has no trial {number}; it has 1 trials, from 0 on"):
+            change(number, 1.0)
+
+
+@pytest.mark.parametrize("trial", ["0", None, True, 0.0])
+def test_what_is_no_trial_is_refused(trial):
+    study = study_of()
+    study.ask()
+    with pytest.raises(SettingError, match=r"`trial` must be a trial or its number, got"):
+        study.tell(trial, 1.0)
+
+
+def test_failures_keep_their_traceback():
+    study = study_of()
+    try:
+        raise ZeroDivisionError("by zero")
+    except ZeroDivisionError as error:
+        failed = study.fail(study.ask(), error)
+    assert failed.state is State.FAILED
+    assert failed.finished is not None
+    assert failed.error.startswith("Traceback")
+    assert failed.error.endswith("ZeroDivisionError: by zero")
+    assert study.fail(study.ask(), "because").error == "because"
+
+
+def test_a_config_may_be_taken_apart():
+    study = study_of()
+    trial = study.ask()
+    trial.config.pop("x")
+    assert "x" in study.trials[0].config
+    assert study.tell(trial, 1.0).state is State.COMPLETE
+
+
+@pytest.mark.parametrize(("direction", "best"), [("minimize", 1), ("maximize", 0)])
+def test_the_best_trial_is_the_earliest_of_the_best(direction, best):
+    study = study_of(direction=direction)
+    for value in (3.0, 1.0, 1.0, 3.0):
+        study.tell(study.ask(), value)
+    study.fail(study.ask(), "why")
+    study.ask()
+    assert study.best.number == best
+
+
+def test_the_best_trial_is_sought_at_the_largest_budget():
+    study = study_of()
+    study.add(A, 0.1, budget=1)
+    study.add(A, 0.5, budget=9)
+    study.add(B, 0.4, budget=9)
+    assert study.best.number == 2
+
+
+def test_no_best_trial_yet():
+    study = study_of(name="mnist")
+    study.ask()
+    with pytest.raises(NoResultError, match=r"study 'mnist' has no complete trial yet"):
+        _ = study.best
+    assert study.pareto_front == []
+
+
+def test_the_pareto_front_of_several_objectives():
+    study = study_of(direction=["minimize", "maximize"])
+    for values in [(1, 1), (2, 2), (2, 1), (1, 1), (3, 5), (3, 4)]:
+        study.add(A, values)
+    study.add(B, (0.0, math.nan))
+    assert [t.number for t in study.pareto_front] == [0, 1, 3, 4]
+    with pytest.raises(SettingError, match=r"`best` needs one objective.* use `pareto_front`"):
+        _ = study.best
+
+
+def test_the_pareto_front_of_one_objective_is_every_best_trial():
+    study = study_of(direction="maximize")
+    for value in (1.0, 3.0, 3.0):
+        study.add(A, value)
+    assert [t.number for t in study.pareto_front] == [1, 2]
+
+
+def test_queued_configs_come_first_and_in_order():
+    study = study_of()
+    study.enqueue(A)
+    study.enqueue({**B, "x": np.float64(0.5)})
+    asked = [study.ask() for _ in range(3)]
+    assert [t.config for t in asked[:2]] == [A, B]
+    assert [t.info["source"] for t in asked] == ["queue", "queue", "random"]
+    study.enqueue(A)
+    assert study.ask().config == A
+    json.dumps(study._store.meta["queue"])
+
+
+def test_a_queued_or_added_config_must_fit():
+    study = study_of()
+    for take in (study.enqueue, lambda config: study.add(config, 1.0)):
+        with pytest.raises(ConfigError, match=r"`m` is missing"):
+            take({"x": 0.1, "opt": "sgd"})
+    assert study.trials == []
+    assert study.ask().info["source"] == "random"
+
+
+def test_added_results_are_trials():
+    study = study_of()
+    trial = study.add(A, 0.5, seconds=3)
+    assert (trial.number, trial.state, trial.config, trial.value) == (0, State.COMPLETE, A, 0.5)
+    assert trial.observations[0].seconds == 3
+    assert study.best == trial
+    assert study.ask().number == 1
+
+
+def test_what_a_suggester_sees():
+    seen = []
+
+    class Recorder(RandomSuggester):
+        def suggest(self, data, cube, n, seed):
+            seen.append((data, n, seed))
+            return super().suggest(data, cube, n, seed)
+
+    study = Study(SPACE, suggester=Recorder(), direction="maximize", seed=5, device="cpu")
+    study.add(A, 2.0)
+    running = study.ask()
+    study.ask()
+    data, n, seed = seen[-1]
+    assert (n, seed, data.number) == (1, 5, 2)
+    assert data.Y.tolist() == [[2.0]]
+    assert torch.equal(data.pending, SPACE.encode([running.config]))
+
+
+def test_the_same_seed_asks_for_the_same_configs():
+    def configs(seed):
+        study = study_of(seed=seed)
+        return [study.ask().config for _ in range(5)]
+
+    assert configs(1) == configs(1)
+    assert configs(1) != configs(2)
+
+
+def test_a_finite_space_ends():
+    study = study_of(SearchSpace(a=Int(0, 2), b=7))
+    asked = [study.ask().config["a"] for _ in range(3)]
+    assert sorted(asked) == [0, 1, 2]
+    assert study.ask() is None
+    study.tell(0, 1.0)
+    assert study.ask() is None
+    assert len(study.trials) == 3
+
+
+def test_a_space_of_constants_is_asked_for_once():
+    study = study_of({"a": 1, "b": "x"})
+    assert study.ask().config == {"a": 1, "b": "x"}
+    assert study.ask() is None
+
+
+def test_two_studies_share_a_store():
+    store = MemoryStore()
+    one, two = study_of(store=store), study_of(store=store)
+
+    def ask(study):
+        for _ in range(50):
+            study.tell(study.ask(), 1.0)
+
+    threads = [threading.Thread(target=ask, args=[study]) for study in (one, two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one.trials == two.trials
+    assert [t.number for t in one.trials] == list(range(100))
+    assert len({repr(t.config) for t in one.trials}) == 100
+
+
+def test_reopening_goes_on_with_the_stored_seed(caplog):
+    undisturbed, store = study_of(seed=3), MemoryStore()
+    study_of(store=store, seed=3).ask()
+    with caplog.at_level(logging.INFO, "gpbo.study"):
+        again = study_of(store=store, seed=4)
+    assert again.seed == 3
+    assert "keeps its stored seed 3, not 4" in caplog.text
+    assert [undisturbed.ask().config for _ in range(2)][1] == again.ask().config
+
+
+def test_a_stored_study_is_loaded_without_its_space():
+    store = MemoryStore()
+    space = SearchSpace({**SPACE.parameters, "n": Int(0, 3)}, constraints=["x < 0.9"])
+    study_of(space, store=store, direction=["minimize", "maximize"], seed=9).add({**A, "n": 1}, (1, 2))
+    loaded = Study.load(store, suggester=RandomSuggester())
+    assert loaded.space == space
+    assert loaded.directions == ("minimize", "maximize")
+    assert loaded.seed == 9
+    assert len(loaded.trials) == 1
+
+
+def test_loading_what_is_not_there_is_refused():
+    with pytest.raises(StoreError, match=r"the store holds no study 'mnist'"):
+        Study.load(MemoryStore(), name="mnist")
+
+
+def test_loading_a_study_with_a_function_needs_code():
+    store = MemoryStore()
+    space = SearchSpace(x=Float(0, 1), constraints=[lambda c: c["x"] < 0.5])
+    study_of(space, store=store)
+    with pytest.raises(SpaceError, match=r"is a function and must be given in code"):
+        Study.load(store)
+    assert study_of(space, store=store).ask().config["x"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "lines"),
+    [
+        (
+            {**SPACE.parameters, "x": Float(0, 2)},
+            {},
+            [
+                "- x: {'type': 'float', 'low': 0.0, 'high': 1.0}",
+                "+ x: {'type': 'float', 'low': 0.0, 'high': 2.0}",
+            ],
+        ),
+        ({**SPACE.parameters, "y": Int(0, 1)}, {}, ["+ y: {'type': 'int', 'low': 0, 'high': 1}"]),
+        ({"x": SPACE.parameters["x"], "opt": SPACE.parameters["opt"]}, {}, ["- m: {'type': 'float'"]),
+        (
+            dict(reversed(SPACE.parameters.items())),
+            {},
+            ["- order: ['x', 'opt', 'm']", "+ order: ['m', 'opt', 'x']"],
+        ),
+        (
+            SearchSpace(SPACE.parameters, constraints="x < 0.5"),
+            {},
+            ["- constraints: []", "+ constraints: ['x < 0.5']"],
+        ),
+        (SPACE, {"direction": "maximize"}, ["- direction: ['minimize']", "+ direction: ['maximize']"]),
+    ],
+)
+def test_another_definition_is_refused_with_the_difference(other, options, lines):
+    store = MemoryStore()
+    study_of(store=store).ask()
+    with pytest.raises(StudyMismatchError, match=r"was stored with another definition") as caught:
+        study_of(other, store=store, **options)
+    for line in lines:
+        assert line in str(caught.value)
+    assert len(study_of(store=store).trials) == 1
+
+
+def test_true_in_place_of_one_is_another_space():
+    store = MemoryStore()
+    study_of({"b": Categorical([True, False])}, store=store)
+    with pytest.raises(StudyMismatchError, match=r"\+ b: \{'type': 'categorical', 'choices': \[1, 0\]\}"):
+        study_of({"b": Categorical([1, 0])}, store=store)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"direction": "minimise"}, r"`direction` must be .* got 'minimise'. Did you mean 'minimize'\?"),
+        ({"direction": []}, r"`direction` must name at least one objective"),
+        ({"direction": ["minimize", None]}, r"`direction` must be 'minimize' or 'maximize', got None"),
+        ({"direction": None}, r"`direction` must be 'minimize' or 'maximize', got None"),
+        ({"seed": 1.5}, r"`seed` must be a whole number, got 1.5"),
+        ({"seed": True}, r"`seed` must be a whole number, got True"),
+        ({"name": ""}, r"`name` must be a non-empty string, got ''"),
+        ({"name": 3}, r"`name` must be a non-empty string, got 3"),
+        ({"store": ""}, r"`store` must name a file or a database"),
+    ],
+)
+def test_settings_that_break_their_rule_are_refused(options, message):
+    with pytest.raises(SettingError, match=message):
+        study_of(**options)
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(SettingError, match=r"`device` must name a device of this machine, got 'cuba'"):
+        study_of(device="cuba").ask()
+
+
+def test_the_repr_counts_trials():
+    study = study_of(name="mnist")
+    assert repr(study) == "Study('mnist', 3 parameters, no trials)"
+    study.tell(study.ask(), 1.0)
+    study.ask()
+    assert repr(study) == "Study('mnist', 3 parameters, 1 running, 1 complete)"
+
+
+def test_a_frame_of_no_trials_has_the_columns_of_many():
+    study = study_of()
+    before = study.to_dataframe()
+    assert len(before) == 0
+    study.ask()
+    one = study.to_dataframe()
+    assert list(before.columns) == list(one.columns)
+    assert list(before.columns) == [
+        *("number", "state", "value", "budget", "seconds", "config.x", "config.opt", "config.m"),
+        *("started", "finished", "error"),
+    ]
+    assert one.loc[0, "state"] == "running"
+    assert one["value"].isna().all()
+
+
+def test_a_frame_has_one_row_a_trial():
+    study = study_of(direction=["minimize", "maximize"])
+    study.add(A, (1.0, 2.0), budget=3, seconds=4)
+    study.fail(study.ask(), "why")
+    study.add(B, (5.0, 6.0))
+    frame = study.to_dataframe()
+    assert list(frame["number"]) == [0, 1, 2]
+    assert list(frame["state"]) == ["complete", "failed", "complete"]
+    assert list(frame["value_1"][[0, 2]]) == [2.0, 6.0]
+    assert (frame.loc[0, "budget"], frame.loc[0, "seconds"]) == (3.0, 4.0)
+    assert frame.loc[1, "error"] == "why"
+    assert frame.loc[2, "config.m"] == 0.125
+    assert frame.loc[0, "started"].year >= 2024
