@@ -37,7 +37,8 @@ class Embedding:
     def numeric(self) -> list[int]:
         """Columns that are one feature, the coordinate itself."""
         cube = self.cube
-        return [j for j in range(cube.d) if not cube.is_categorical[j] and j not in cube.conditional]
+        categorical = cube.is_categorical.tolist()
+        return [j for j in range(cube.d) if not categorical[j] and j not in cube.conditional]
 
     @cached_property
     def arcs(self) -> list[int]:

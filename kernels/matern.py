@@ -28,7 +28,7 @@ def matern(r2: Tensor, nu: float) -> Tensor:
     a = torch.sqrt(2.0 * nu * r2)
     decay = torch.exp(-a)
     if nu == 2.5:
-        return (a * a).div_(3.0).add_(a).add_(1.0).mul_(decay)
+        return torch.addcmul(a, a, a, value=1.0 / 3.0).add_(1.0).mul_(decay)
     if nu == 1.5:
         return a.add_(1.0).mul_(decay)
     return decay

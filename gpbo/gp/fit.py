@@ -34,12 +34,14 @@ class Fit:
         values: The negative log posterior of each, in nats.
         factorizations: How many n x n factorisations it took, over all starts.
         skipped: Whether the warm start was kept because no gain was promised.
+        L: (n, n) the lower factor of the covariance at the best.
     """
 
     hypers: tuple[Hypers, ...]
     values: tuple[float, ...]
     factorizations: int
     skipped: bool
+    L: Tensor
 
 
 def default_starts(d: int, device: torch.device) -> Tensor:  # (2, d + 2)
@@ -98,14 +100,15 @@ def _ranked(at: Point, factorizations: int, *, skipped: bool) -> Fit:
             kept.append(theta)
             hypers.append(from_theta(theta, at.mean[row]))
             values.append(float(at.value[row]))
-    return Fit(tuple(hypers), tuple(values), factorizations, skipped)
+    return Fit(tuple(hypers), tuple(values), factorizations, skipped, at.L[order[0]])
 
 
 def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point, int]:
     """Trust-region Newton from every row of `at`; the optima and the number of trial steps."""
     rows = torch.arange(len(at.theta), device=at.theta.device)  # those still moving
     radius = at.theta.new_full((len(rows),), _FIRST_RADIUS)
-    g, H = gradient_and_hessian(problem, at)
+    rough = first_tolerance > TOLERANCE
+    g, H = gradient_and_hessian(problem, at, rough=rough)
     lam, Q = torch.linalg.eigh(H)
     moving = torch.ones_like(rows, dtype=torch.bool)
     steps, tolerance = 0, first_tolerance

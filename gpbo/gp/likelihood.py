@@ -3,7 +3,7 @@
 Notation: n observations, F features phi in groups that share a lengthscale, p = d + 2 parameters theta,
 b starts in one batch (every tensor has a leading b). With z = phi / lengthscale,
 
-    C = K + v I = L L^T    P = inv(C)    alpha = P (y - c)    W = P - alpha alpha^T    M = W o G
+    C = K + v I = L L^T    R = inv(L)    P = R^T R    alpha = P (y - c)    W = P - alpha alpha^T    M = W o G
 
     f            = 1/2 (y - c) . alpha + sum log diag L + n/2 log 2 pi + 1/2 c^2 + 1/2 |(theta - m) / s|^2
     df/dlog l_f  = sum_n z_nf^2 (M 1)_n - (Z^T M Z)_ff         summed over a group; no n x n x d tensor
@@ -14,8 +14,8 @@ b starts in one batch (every tensor has a leading b). With z = phi / lengthscale
 K_i is the derivative of C by theta_i. The constant mean c has a N(0, 1) prior and stands at its optimum
 for each theta, so f is a profile: its gradient is the one at fixed c, its Hessian loses
 (1^T P K_i alpha) (1^T P K_j alpha) / (1^T P 1 + 1). The trace of a product is exact for small n and else the
-mean of u_i . u_j over fixed random probes e, u_i = R K_i R^T e, R = inv(L) (Hutchinson; Geoga, Anitescu
-and Stein 2019, arXiv 1808.03215). Derivations: Rasmussen and Williams 2006, section 5.4.1.
+mean of u_i . u_j over fixed random probes e, u_i = R K_i R^T e (Hutchinson; Geoga, Anitescu and Stein 2019,
+arXiv 1808.03215). Derivations: Rasmussen and Williams 2006, section 5.4.1.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from torch import Tensor
 
 from gpbo.gp.hypers import NOISE_FLOOR, prior
 from gpbo.kernels import matern, matern_and_slope, matern_curvature, squared_distances
+from gpbo.numerics import inverse_factor
 
 EXACT_TRACE = 64  # observations; above, the trace of the Hessian is estimated
 _PROBES = 32  # 1.6-3 % error of the Hessian; fewer cost more iterations than they save
+_ROUGH_PROBES = 8  # enough to tell whether a fit is worth while
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,10 +135,12 @@ def gradient(problem: Problem, at: Point) -> Tensor:  # (b, p)
     return _Derivatives(problem, at).gradient
 
 
-def gradient_and_hessian(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p), (b, p, p)
-    """The gradient, and the Hessian with its trace term exact or estimated."""
+def gradient_and_hessian(
+    problem: Problem, at: Point, *, rough: bool = False
+) -> tuple[Tensor, Tensor]:  # (b, p), (b, p, p)
+    """The gradient, and the Hessian with its trace term exact or estimated; more cheaply when `rough`."""
     derivatives = _Derivatives(problem, at)
-    return derivatives.gradient, derivatives.hessian()
+    return derivatives.gradient, derivatives.hessian(rough=rough)
 
 
 class _Derivatives:
@@ -153,7 +157,8 @@ class _Derivatives:
         _, G = matern_and_slope(r2, problem.nu)
         self.G = G.mul_(outputscale[:, None, None])
         self.r2, self.outputscale = r2, outputscale
-        self.P = torch.cholesky_inverse(at.L)
+        self.R = inverse_factor(at.L)
+        self.P = self.R.mT @ self.R
         self.W = torch.baddbmm(self.P, at.alpha.unsqueeze(-1), at.alpha.unsqueeze(-2), alpha=-1.0)
         self.residual = self._times_C(at.alpha)
         centre, spread = prior(d, at.theta.device)
@@ -168,21 +173,16 @@ class _Derivatives:
         self.likelihood = torch.cat([self.d_length, self.d_noise[:, None], self.d_scale[:, None]], -1)
         self.gradient = self.likelihood + (at.theta - centre) * self.precision
 
-    def hessian(self) -> Tensor:  # (b, p, p)
-        at, d, n = self.at, self.problem.d, self.problem.n
+    def hessian(self, *, rough: bool) -> Tensor:  # (b, p, p)
+        at, d = self.at, self.problem.d
         U = self._derivatives_times(at.alpha.unsqueeze(-1)).squeeze(-1)  # (b, p, n): K_i alpha
         PU = U @ self.P
         H = PU @ U.mT
         mean_slope = PU.sum(-1)
         curvature = self.P.sum((-2, -1)) + 1.0
         H -= mean_slope.unsqueeze(-1) * mean_slope.unsqueeze(-2) / curvature[:, None, None]
-        probes = self.problem.probes.expand(len(at.theta), n, -1)
-        back = torch.linalg.solve_triangular(at.L.mT, probes, upper=True)
-        V = self._derivatives_times(back)  # (b, p, n, S)
-        b, p = V.shape[:2]
-        flat = V.permute(0, 2, 1, 3).reshape(b, n, -1)
-        V = torch.linalg.solve_triangular(at.L, flat, upper=False).reshape(b, n, p, -1)
-        V = V.permute(0, 2, 1, 3).reshape(b, p, -1)
+        V = self._derivatives_times(self.R.mT @ self._probes(rough))  # (b, p, n, S)
+        V = (self.R.unsqueeze(1) @ V).flatten(-2)
         H -= 0.5 * (V @ V.mT)
         H[:, :d, :d] += self._second_lengthscales()
         H[:, d, d] += self.d_noise
@@ -190,6 +190,12 @@ class _Derivatives:
         H[:, :d, d + 1] += self.d_length
         H[:, d + 1, :d] += self.d_length
         return H + torch.diag(self.precision)
+
+    def _probes(self, rough: bool) -> Tensor:  # (n, S)
+        probes = self.problem.probes
+        if not rough or self.problem.n <= EXACT_TRACE:
+            return probes
+        return probes[:, :_ROUGH_PROBES] * math.sqrt(_PROBES / _ROUGH_PROBES)
 
     def _second_lengthscales(self) -> Tensor:  # (b, d, d)
         """1/2 tr(W K_ij) for the lengthscales, with Q = W o G2: sum_nm Q_nm D^i_nm D^j_nm expanded."""

@@ -67,9 +67,14 @@ class GP:
 
     def marginal(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., d) -> (...), (...)
         """The posterior mean and variance of the function at each point, noise left out."""
-        k = self.covariance(self.features(X), self.Z)
+        z = self.features(X)
+        if z.requires_grad:
+            k = self.covariance(z, self.Z)
+        else:  # the same in place, for the many points of a screening
+            k = matern(squared_distances(z, self.Z), self.nu).mul_(self.hypers.outputscale)
         mean = self.hypers.mean + k @ self.alpha
-        var = self.hypers.outputscale - (k @ self.R.mT).square().sum(-1)
+        A = k @ self.R.mT
+        var = self.hypers.outputscale - torch.linalg.vecdot(A, A)
         return mean, var.clamp(min=_MIN_VAR * float(self.hypers.outputscale))
 
     def marginal_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -86,7 +91,7 @@ class GP:
         V = A @ self.R
         mean = self.hypers.mean + k @ self.alpha
         floor = _MIN_VAR * float(outputscale)
-        var = outputscale - A.square().sum(-1)
+        var = outputscale - torch.linalg.vecdot(A, A)
         scale = self.hypers.lengthscale.reciprocal()[self.embedding.groups.to(X.device)]
 
         def pulled(weights: Tensor) -> Tensor:  # sum_n weights_n (Z_n - z) / l
@@ -149,9 +154,7 @@ def make_gp(cube: Cube, X: Tensor, y: Tensor, hypers: Hypers, *, nu: float = 2.5
     """
     _check(cube, X, y, nu)
     embedding = Embedding(cube)
-    phi = embedding(X) * hypers.lengthscale.reciprocal()[embedding.groups.to(X.device)]
-    centre = phi.mean(0)
-    Z = phi - centre
+    Z, centre = _scaled_features(embedding, X, hypers)
     r2 = squared_distances(Z, Z)
     r2.diagonal().zero_()
     C = hypers.outputscale * matern(r2, nu)
@@ -168,7 +171,16 @@ def fit_gp(
     _check(cube, X, y, nu)
     embedding = Embedding(cube)
     found = fit(embedding(X), embedding.groups, y, cube.d, nu=nu, warm=warm)
-    return make_gp(cube, X, y, found.hypers[0], nu=nu), found
+    Z, centre = _scaled_features(embedding, X, found.hypers[0])
+    R = inverse_factor(found.L)
+    gp = GP(embedding, found.hypers[0], nu, Z, centre, R, y, torch.zeros_like(y))
+    return gp.with_values(y), found
+
+
+def _scaled_features(embedding: Embedding, X: Tensor, hypers: Hypers) -> tuple[Tensor, Tensor]:
+    phi = embedding(X) * hypers.lengthscale.reciprocal()[embedding.groups.to(X.device)]
+    centre = phi.mean(0)
+    return phi - centre, centre
 
 
 def _check(cube: Cube, X: Tensor, y: Tensor, nu: float) -> None:
