@@ -102,7 +102,7 @@ def changed(before: tuple[Trial, ...], after: tuple[Trial, ...]) -> list[int]:
     both = min(len(before), len(after))
     found: list[int] = []
     for start in range(0, both, _CHUNK):
-        stop = min(start + _CHUNK, both)
+        stop = start + _CHUNK
         if before[start:stop] != after[start:stop]:
-            found += [i for i in range(start, stop) if before[i] is not after[i]]
+            found += [i for i in range(start, min(stop, both)) if before[i] is not after[i]]
     return found + list(range(both, max(len(before), len(after))))

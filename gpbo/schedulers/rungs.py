@@ -148,7 +148,7 @@ def places(trial: Trial, index: Mapping[float, int], bracket: int = 0) -> dict[P
     """
     values: dict[int, float] = {}
     for seen in trial.observations:
-        if seen.budget in index:
+        if seen.budget is not None and seen.budget in index:
             values.setdefault(index[seen.budget], seen.value)
     found: dict[Place, float] = {("finished", bracket, k): value for k, value in values.items()}
     if trial.budget is None:

@@ -1,0 +1,103 @@
+import random
+from dataclasses import replace
+
+import pytest
+
+from gpbo.errors import SettingError
+from gpbo.schedulers.hyperband import Hyperband, SuccessiveHalving, hyperband_brackets
+from gpbo.trial import Observation, Resume, Start, State, Trial
+
+
+def trial(number, bracket, state, budget, *seen):
+    return Trial(number, {}, state, budget, bracket, tuple(Observation((v,), b) for v, b in seen))
+
+
+def ranks(seed, n=2000):
+    values = random.Random(seed).sample(range(n), n)
+    return lambda number, budget: float(values[number])
+
+
+def test_brackets_of_the_papers_table():
+    brackets = Hyperband(1, 81, 3).brackets
+    assert [bracket[0][0] for bracket in brackets] == [81, 27, 9, 6, 5]
+    assert brackets[0] == ((81, 1), (27, 3), (9, 9), (3, 27), (1, 81))
+    assert brackets[3] == ((6, 27), (2, 81))
+    assert brackets[4] == ((5, 81),)
+
+
+def test_brackets_with_a_fraction():
+    assert hyperband_brackets((4, 11, 27), 2.5) == (
+        ((7, 4), (2, 11), (1, 27)),
+        ((3, 11), (1, 27)),
+        ((3, 27),),
+    )
+
+
+def test_successive_halving_is_the_first_bracket():
+    assert SuccessiveHalving(1, 81, 3).brackets == Hyperband(1, 81, 3).brackets[:1]
+
+
+def test_one_worker_goes_through_the_brackets_in_order(simulation):
+    found = simulation(Hyperband(1, 9, 3), ranks(0)).run(13 + 4 + 3 + 13)
+    expected = [1] * 9 + [3] * 3 + [9] + [3] * 3 + [9] + [9] * 3
+    assert found.jobs == expected + [1] * 9 + [3] * 3 + [9]
+    assert [t.bracket for t in found.trials] == [0] * 9 + [1] * 3 + [2] * 3 + [3] * 9
+
+
+def test_the_best_of_each_rung_go_on(simulation):
+    values = ranks(3)
+    found = simulation(SuccessiveHalving(1, 27, 3), values, workers=5).run(120)
+    first = sorted((t for t in found.trials if t.bracket == 0), key=lambda t: values(t.number, 1))
+    assert [t.observations[-1].budget for t in first] == [27] + [9] * 2 + [3] * 6 + [1] * 18
+
+
+def test_a_blocked_bracket_gives_way_to_the_next():
+    scheduler = Hyperband(1, 9, 3)
+    trials = [trial(i, 0, State.PAUSED, 1, (float(i), 1)) for i in range(8)]
+    assert scheduler.next(trials) == Start(1, 0)
+    trials.append(trial(8, 0, State.RUNNING, 1))
+    assert scheduler.next(trials) == Start(3, 1)
+    trials[8] = trial(8, 0, State.PAUSED, 1, (0.5, 1))
+    assert scheduler.next(trials) == Resume(0, 3)
+    trials[0] = replace(trials[0], state=State.RUNNING, budget=3)
+    assert scheduler.next(trials) == Resume(8, 3)
+
+
+def test_the_failed_are_not_replaced():
+    scheduler = SuccessiveHalving(1, 9, 3)
+    trials = [trial(i, 0, State.FAILED, 1) for i in range(8)]
+    trials.append(trial(8, 0, State.PAUSED, 3, (1.0, 1), (1.0, 3)))
+    assert scheduler.next(trials) == Resume(8, 9)  # the only one left is the best of its rung
+    trials[8] = trial(8, 0, State.FAILED, 1)
+    assert scheduler.next(trials) == Start(1, 1)
+
+
+def test_the_interrupted_are_resumed_first():
+    for scheduler in (Hyperband(1, 9, 3), SuccessiveHalving(1, 9, 3)):
+        assert scheduler.next([trial(0, 0, State.PAUSED, 1)]) == Resume(0, 1)
+
+
+def test_trials_from_elsewhere_are_in_no_bracket():
+    added = Trial(0, {}, State.COMPLETE, observations=(Observation((0.0,), 1),))
+    assert Hyperband(1, 9, 3).next([added]) == Start(1, 0)
+
+
+@pytest.mark.parametrize("kind", [Hyperband, SuccessiveHalving])
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        (trial(0, 0, State.RUNNING, 3, (1.0, 1), (1.0, 2)), State.RUNNING),
+        (trial(0, 0, State.RUNNING, 3, (1.0, 1), (1.0, 3)), State.PAUSED),
+        (trial(0, 0, State.RUNNING, 9, (1.0, 3), (1.0, 9)), State.COMPLETE),
+    ],
+)
+def test_judge(kind, told, state):
+    assert kind(1, 9, 3).judge([told], 0) is state
+
+
+@pytest.mark.parametrize("kind", [Hyperband, SuccessiveHalving])
+def test_settings_are_checked(kind):
+    with pytest.raises(SettingError, match="`min_budget` must be below `max_budget`"):
+        kind(9, 9, 3)
+    with pytest.raises(SettingError, match=r"`reduction_factor` must be >= 2, got 1\.5"):
+        kind(1, 9, 1.5)
