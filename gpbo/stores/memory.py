@@ -42,7 +42,7 @@ class MemoryStore:
     def swap(self, old: Trial, new: Trial) -> bool:
         """Replace `old` by `new` if it is still the stored value; whether that was so."""
         with self._writing:
-            if self._trials[old.number] != old:
+            if not 0 <= old.number < len(self._trials) or self._trials[old.number] != old:
                 return False
             self._trials[old.number] = new
             return True
