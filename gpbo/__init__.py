@@ -12,7 +12,8 @@ from gpbo._version import __version__
 
 if TYPE_CHECKING:
     from gpbo.errors import GpboError
-    from gpbo.space import Categorical, Float, Int, SearchSpace
+    from gpbo.parameters import Categorical, Float, Int
+    from gpbo.space import SearchSpace
     from gpbo.study import Study
     from gpbo.suggesters.bayes import GPSuggester
     from gpbo.suggesters.grid import GridSuggester
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from gpbo.trial import Observation, State, Trial
 
 _HOMES = {
-    "Categorical": "gpbo.space",
-    "Float": "gpbo.space",
+    "Categorical": "gpbo.parameters",
+    "Float": "gpbo.parameters",
     "GPSuggester": "gpbo.suggesters.bayes",
     "GpboError": "gpbo.errors",
     "GridSuggester": "gpbo.suggesters.grid",
-    "Int": "gpbo.space",
+    "Int": "gpbo.parameters",
     "Observation": "gpbo.trial",
     "RandomSuggester": "gpbo.suggesters.quasirandom",
     "SearchSpace": "gpbo.space",

@@ -1,5 +1,10 @@
 import pytest
 import torch
+from hypothesis import settings
+
+# No test is timed, and every run draws the same examples.
+settings.register_profile("gpbo", deadline=None, derandomize=True)
+settings.load_profile("gpbo")
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

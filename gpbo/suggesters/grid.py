@@ -67,8 +67,8 @@ def _grid(cube: Cube, points_per_axis: int) -> Tensor:  # (k, d)
         size = len(X) + int(active.sum()) * (len(axis) - 1)
         if size > _MAX_POINTS:
             raise SettingError(
-                f"a grid may have at most {_MAX_POINTS} points, got {size} from {done} of {cube.d} parameters; "
-                "use a smaller `points_per_axis`, fewer parameters, or SobolSuggester."
+                f"a grid may have at most {_MAX_POINTS} points, got {size} from {done} of {cube.d} "
+                "parameters; use a smaller `points_per_axis`, fewer parameters, or SobolSuggester."
             )
         spread = X[active].repeat_interleave(len(axis), dim=0)
         spread[:, column] = axis.repeat(int(active.sum()))
