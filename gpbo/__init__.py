@@ -13,6 +13,9 @@ from gpbo._version import __version__
 if TYPE_CHECKING:
     from gpbo.errors import GpboError
     from gpbo.parameters import Categorical, Float, Int
+    from gpbo.schedulers.asha import ASHA
+    from gpbo.schedulers.hyperband import Hyperband
+    from gpbo.schedulers.median import MedianStopping
     from gpbo.space import SearchSpace
     from gpbo.study import Study
     from gpbo.suggesters.bayes import GPSuggester
@@ -21,12 +24,15 @@ if TYPE_CHECKING:
     from gpbo.trial import Observation, State, Trial
 
 _HOMES = {
+    "ASHA": "gpbo.schedulers.asha",
     "Categorical": "gpbo.parameters",
     "Float": "gpbo.parameters",
     "GPSuggester": "gpbo.suggesters.bayes",
     "GpboError": "gpbo.errors",
     "GridSuggester": "gpbo.suggesters.grid",
+    "Hyperband": "gpbo.schedulers.hyperband",
     "Int": "gpbo.parameters",
+    "MedianStopping": "gpbo.schedulers.median",
     "Observation": "gpbo.trial",
     "RandomSuggester": "gpbo.suggesters.quasirandom",
     "SearchSpace": "gpbo.space",
@@ -37,12 +43,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "ASHA",
     "Categorical",
     "Float",
     "GPSuggester",
     "GpboError",
     "GridSuggester",
+    "Hyperband",
     "Int",
+    "MedianStopping",
     "Observation",
     "RandomSuggester",
     "SearchSpace",

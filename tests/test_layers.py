@@ -17,13 +17,18 @@ ROWS = [
     ["suggesters"],
     ["study"],
     ["progress", "run"],
-    ["analysis", "cli", "demo", "export", "integrations", "objective", "studyfile", "sweepfile", "yamlfile"],
-    ["__init__"],
+    # The top uses the public names, `__init__`, as any user does.
+    ["__init__", "analysis", "cli", "demo", "export", "integrations", "objective"]
+    + ["studyfile", "sweepfile", "yamlfile"],
 ]
 ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
-# `Study.optimize` is the loop's front door: people look for it on the study, while the loop is built on it.
-EXCEPTIONS = {("study", "run")}
+EXCEPTIONS = {
+    # `Study.optimize` is the loop's front door: people look for it on the study, while the loop is built on it.
+    ("study", "run"),
+    # A sweep file becomes a study file, and whoever loads a study file may be given a sweep file.
+    ("studyfile", "sweepfile"),
+}
 
 # Where each third party may be imported: rooms, or single modules of a room.
 THIRD_PARTIES = {
@@ -39,12 +44,15 @@ THIRD_PARTIES = {
     "rich": {"cli"},
     "sklearn": {"demo"},
     "sqlalchemy": {"stores"},
-    "torch": {"acquisition", "cube", "data", "demo", "gp", "kernels", "numerics", "seeding", "space", "suggesters"},
+    "torch": {
+        *("acquisition", "cube", "data", "demo", "gp", "kernels", "numerics", "seeding", "space"),
+        "suggesters",
+    },
     "tqdm": {"progress"},
     "triton": {"kernels"},
     "typer": {"cli"},
     "yaml": {"export", "yamlfile"},
-}  # fmt: skip
+}
 
 # So that `gpbo --help`, a worker and a scheduler start fast: torch takes two seconds.
 TORCH_WHEN_CALLED = {"demo", "seeding", "space"}
