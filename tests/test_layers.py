@@ -18,13 +18,15 @@ ROWS = [
     ["study"],
     ["progress", "run"],
     # The top uses the public names, `__init__`, as any user does.
-    ["__init__", "analysis", "cli", "demo", "export", "integrations", "objective"]
-    + ["studyfile", "sweepfile", "yamlfile"],
+    [
+        *("__init__", "analysis", "cli", "demo", "export", "integrations", "objective"),
+        *("studyfile", "sweepfile", "yamlfile"),
+    ],
 ]
 ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
 EXCEPTIONS = {
-    # `Study.optimize` is the loop's front door: people look for it on the study, while the loop is built on it.
+    # `Study.optimize` is the loop's front door: people look for it on the study; the loop is built on it.
     ("study", "run"),
     # A sweep file becomes a study file, and whoever loads a study file may be given a sweep file.
     ("studyfile", "sweepfile"),
