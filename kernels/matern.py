@@ -10,7 +10,8 @@ With r^2 = sum_l D_l, D_l = (x_l - x'_l)^2 / lengthscale_l^2, and a = sqrt(2 nu)
     dk / dx_l = -G (x_l - x'_l) / lengthscale_l^2
 
 (Rasmussen and Williams 2006, section 4.2.1.) Where G or G2 has a pole at r = 0 its product with the
-distances tends to 0, and 0 stands there.
+distances tends to 0, and 0 stands there. The poles of G2 are cut off at `_NEAR` already: equal points come
+out up to 1e-8 apart by rounding, where 1/r^3 makes 1e8 of a product that should be of order r.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 NUS = (0.5, 1.5, 2.5)
+_NEAR = 1e-4  # there the rounding of G2 D_i D_j at nu = 1/2, 1e-16 / r^3, equals the product, r
 
 
 def matern(r2: Tensor, nu: float) -> Tensor:
@@ -52,7 +54,7 @@ def matern_curvature(r2: Tensor, nu: float) -> Tensor:
     decay = torch.exp(-a)
     if nu == 2.5:
         return decay.mul_(25.0 / 3.0)
-    inverse = torch.where(a > 0.0, a.reciprocal(), 0.0)
+    inverse = torch.where(a > _NEAR, a.reciprocal(), 0.0)
     if nu == 1.5:
         return decay.mul_(inverse).mul_(9.0)
     return decay * (inverse.square() + inverse**3)
