@@ -1,0 +1,241 @@
+import gpytorch
+import pytest
+import torch
+from gpytorch.constraints import GreaterThan, Positive
+from torch.distributions import LogNormal
+
+from gpbo.gp.hypers import NOISE_FLOOR, prior
+from gpbo.gp.likelihood import EXACT_TRACE, evaluate, gradient, gradient_and_hessian, make_problem
+from gpbo.kernels import NUS
+
+SMOOTHNESS = pytest.mark.parametrize("nu", NUS)
+FEW = 24  # observations, such that the trace is exact
+assert FEW <= EXACT_TRACE
+
+
+def draws(*shape, seed):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def example(n=FEW, d=3, *, nu=2.5, groups=None, device="cpu", seed=0):
+    """A smooth function with a little noise, and hyper-parameters that are not its optimum."""
+    groups = torch.arange(d) if groups is None else groups
+    phi = draws(n, len(groups), seed=seed)
+    y = torch.sin(5 * phi).sum(-1) + 0.1 * torch.special.ndtri(draws(n, seed=seed + 1))
+    y = (y - y.mean()) / y.std()
+    problem = make_problem(phi.to(device), groups.to(device), y.to(device), d, nu)
+    theta = torch.cat([torch.linspace(-0.9, 0.6, d).double(), torch.tensor([-4.0, 0.3]).double()])
+    return problem, theta.to(device)
+
+
+class Oracle(gpytorch.models.ExactGP):
+    """The same model in gpytorch, its raw parameters being the logarithms."""
+
+    def __init__(self, phi, y, nu):
+        noise = GreaterThan(NOISE_FLOOR, transform=torch.exp, inv_transform=torch.log)
+        super().__init__(phi, y, gpytorch.likelihoods.GaussianLikelihood(noise_constraint=noise))
+        log = Positive(transform=torch.exp, inv_transform=torch.log)
+        matern = gpytorch.kernels.MaternKernel(nu=nu, ard_num_dims=phi.shape[-1], lengthscale_constraint=log)
+        self.mean_module = gpytorch.means.ConstantMean()
+        self.covar_module = gpytorch.kernels.ScaleKernel(matern, outputscale_constraint=log)
+        self.double()
+
+    def forward(self, phi):
+        return gpytorch.distributions.MultivariateNormal(self.mean_module(phi), self.covar_module(phi))
+
+
+def oracle_value_and_gradient(problem, theta, mean):
+    """The negative log posterior by ExactMarginalLogLikelihood, the priors written out on the logarithms."""
+    d, F = problem.d, len(problem.groups)
+    model = Oracle(problem.phi, problem.y, problem.nu)
+    model.covar_module.base_kernel.raw_lengthscale.data = theta[problem.groups].reshape(1, F)
+    model.likelihood.noise_covar.raw_noise.data = theta[d].reshape(1)
+    model.covar_module.raw_outputscale.data = theta[d + 1].clone()
+    model.mean_module.raw_constant.data = mean.clone()
+    model.train()
+    mll = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+    value = -mll(model(problem.phi), problem.y) * problem.n
+    value.backward()
+    by_feature = model.covar_module.base_kernel.raw_lengthscale.grad.flatten()
+    lengthscales = torch.zeros(d, dtype=theta.dtype).index_add_(0, problem.groups, by_feature)
+    slope = torch.cat(
+        [
+            lengthscales,
+            model.likelihood.noise_covar.raw_noise.grad,
+            model.covar_module.raw_outputscale.grad[None],
+        ]
+    )
+    centre, spread = prior(d, theta.device)
+    value = value.detach() + 0.5 * mean**2 + 0.5 * ((theta - centre) / spread).square().sum()
+    by_mean = model.mean_module.raw_constant.grad + mean
+    return value, slope + (theta - centre) / spread**2, by_mean
+
+
+GROUPS = pytest.mark.parametrize("groups", [[0, 1, 2], [0, 1, 1, 2, 0, 2, 2]], ids=["single", "grouped"])
+
+
+@SMOOTHNESS
+@GROUPS
+def test_value_and_gradient_equal_gpytorch(nu, groups):
+    problem, theta = example(nu=nu, groups=torch.tensor(groups))
+    at = evaluate(problem, theta.unsqueeze(0))
+    value, slope, by_mean = oracle_value_and_gradient(problem, theta, at.mean[0])
+    # gpytorch's distances of equal points cost it digits at nu = 1/2
+    assert at.value.item() == pytest.approx(value.item(), rel=1e-8 if nu == 0.5 else 1e-10)
+    tolerance = 1e-6 if nu == 0.5 else 1e-8
+    assert torch.allclose(gradient(problem, at)[0], slope, rtol=10 * tolerance, atol=tolerance)
+    assert by_mean.item() == pytest.approx(0.0, abs=tolerance)  # the constant mean stands at its optimum
+
+
+def by_definition(problem, theta):
+    """The negative log posterior from the n x n x d differences, for torch.func to differentiate."""
+    d, n = problem.d, problem.n
+    Z = problem.phi * torch.exp(-theta[:d])[problem.groups]
+    r2 = (Z.unsqueeze(0) - Z.unsqueeze(1)).square().sum(-1)
+    apart = r2.detach() > 0
+    r = torch.where(apart, torch.where(apart, r2, 1.0).sqrt(), 0.0)
+    a = (2 * problem.nu) ** 0.5 * r
+    polynomial = {0.5: 1.0, 1.5: 1 + a, 2.5: 1 + a + a * a / 3}[problem.nu]
+    eye, ones = torch.eye(n, dtype=theta.dtype), torch.ones(n, dtype=theta.dtype)
+    C = theta[d + 1].exp() * polynomial * torch.exp(-a) + (theta[d].exp() + NOISE_FLOOR) * eye
+    # with its N(0, 1) prior the constant mean adds 1 to every covariance
+    marginal = torch.distributions.MultivariateNormal(torch.zeros_like(ones), C + 1.0)
+    profile = -marginal.log_prob(problem.y) - 0.5 * torch.log1p(ones @ torch.linalg.solve(C, ones))
+    centre, spread = prior(d, theta.device)
+    return profile + 0.5 * ((theta - centre) / spread).square().sum()
+
+
+@SMOOTHNESS
+@GROUPS
+def test_value_gradient_and_hessian_equal_their_definition(nu, groups):
+    problem, theta = example(nu=nu, groups=torch.tensor(groups))
+    at = evaluate(problem, theta.unsqueeze(0))
+    g, H = gradient_and_hessian(problem, at)
+    assert at.value.item() == pytest.approx(by_definition(problem, theta).item(), rel=1e-12)
+    slope = torch.func.jacrev(lambda t: by_definition(problem, t))(theta)
+    assert torch.allclose(g[0], slope, rtol=1e-9, atol=1e-9)
+    curvature = torch.func.hessian(lambda t: by_definition(problem, t))(theta)
+    assert torch.allclose(H[0], curvature, rtol=1e-8, atol=1e-8)
+
+
+def test_two_values_differ_as_the_named_log_normal_priors_do():
+    problem, first = example(d=2)
+    second = first + torch.tensor([0.5, -0.7, 1.1, 0.2], dtype=torch.float64)
+    at = evaluate(problem, torch.stack([first, second]))
+
+    def prior_only(theta):
+        lengthscale = LogNormal(2**0.5 + 0.5 * torch.tensor(2.0).double().log(), 3**0.5)
+        named = lengthscale.log_prob(theta[:2].exp()).sum()
+        named += LogNormal(torch.tensor(-4.0).double(), 1.0).log_prob(theta[2].exp())
+        return named + LogNormal(torch.tensor(0.0).double(), 0.5).log_prob(theta[3].exp())
+
+    def likelihood_only(theta, mean):
+        centre, spread = prior(2, theta.device)
+        value = oracle_value_and_gradient(problem, theta, mean)[0]
+        return value - 0.5 * ((theta - centre) / spread).square().sum()
+
+    expected = likelihood_only(second, at.mean[1]) - prior_only(second)
+    expected -= likelihood_only(first, at.mean[0]) - prior_only(first)
+    assert (at.value[1] - at.value[0]).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def differences(function, theta, h=1e-5):
+    """Central differences along each element of theta."""
+    step = h * torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
+    return torch.stack([(function(theta + e) - function(theta - e)) / (2 * h) for e in step])
+
+
+@SMOOTHNESS
+@GROUPS
+def test_the_gradient_equals_finite_differences(device, nu, groups):
+    problem, theta = example(nu=nu, groups=torch.tensor(groups), device=device)
+    found = gradient(problem, evaluate(problem, theta.unsqueeze(0)))[0]
+    expected = differences(lambda t: evaluate(problem, t.unsqueeze(0)).value[0], theta)
+    assert torch.allclose(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def hessian_by_differences(problem, theta):
+    return differences(lambda t: gradient(problem, evaluate(problem, t.unsqueeze(0)))[0], theta)
+
+
+@SMOOTHNESS
+@GROUPS
+def test_the_hessian_of_few_observations_equals_finite_differences(device, nu, groups):
+    problem, theta = example(nu=nu, groups=torch.tensor(groups), device=device)
+    g, H = gradient_and_hessian(problem, evaluate(problem, theta.unsqueeze(0)))
+    assert torch.allclose(g[0], gradient(problem, evaluate(problem, theta.unsqueeze(0)))[0])
+    assert torch.allclose(H[0], H[0].mT, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(H[0], hessian_by_differences(problem, theta), rtol=1e-5, atol=1e-5)
+
+
+@SMOOTHNESS
+def test_duplicated_points_leave_the_derivatives_right(nu):
+    # Rounding puts some equal points 1e-8 apart; at nu = 1/2 the curvature there is 1e24.
+    _, theta = example(nu=nu)
+    phi = draws(12, 3, seed=5).repeat(2, 1)
+    y = torch.sin(4 * phi).sum(-1) + 0.1 * draws(24, seed=6)
+    problem = make_problem(phi, torch.arange(3), (y - y.mean()) / y.std(), 3, nu)
+    g, H = gradient_and_hessian(problem, evaluate(problem, theta.unsqueeze(0)))
+    exact = torch.func.jacrev(lambda t: by_definition(problem, t))(theta)
+    assert torch.allclose(g[0], exact, rtol=1e-4, atol=1e-4)
+    exact = torch.func.hessian(lambda t: by_definition(problem, t))(theta)
+    assert torch.allclose(H[0], exact, rtol=1e-3, atol=1e-3)
+
+
+@SMOOTHNESS
+def test_the_hessian_of_many_observations_is_estimated_to_a_few_percent(nu):
+    problem, theta = example(n=max(150, EXACT_TRACE + 1), nu=nu)
+    H = gradient_and_hessian(problem, evaluate(problem, theta.unsqueeze(0)))[1][0]
+    expected = hessian_by_differences(problem, theta)
+    assert ((H - expected).norm() / expected.norm()).item() < 0.08
+    again = gradient_and_hessian(problem, evaluate(problem, theta.unsqueeze(0)))[1][0]
+    assert torch.equal(H, again)  # fixed probes
+
+
+@pytest.mark.parametrize("n", [FEW, EXACT_TRACE + 20])
+def test_a_batch_of_starts_equals_one_at_a_time(device, n):
+    problem, theta = example(n=n, device=device)
+    batch = theta + torch.linspace(-1, 1, 4, dtype=torch.float64, device=device).unsqueeze(-1)
+    together = evaluate(problem, batch)
+    g, H = gradient_and_hessian(problem, together)
+    for i, row in enumerate(batch):
+        alone = evaluate(problem, row.unsqueeze(0))
+        g_alone, H_alone = gradient_and_hessian(problem, alone)
+        assert torch.allclose(together.value[i], alone.value[0], rtol=1e-12)
+        assert torch.allclose(together.mean[i], alone.mean[0], rtol=1e-9, atol=1e-12)
+        assert torch.allclose(g[i], g_alone[0], rtol=1e-9, atol=1e-9)
+        assert torch.allclose(H[i], H_alone[0], rtol=1e-8, atol=1e-8)
+
+
+def test_shifted_features_are_the_same_problem():
+    groups = torch.arange(3)
+    problem, theta = example()
+    moved = make_problem(problem.phi + 1000.0, groups, problem.y, 3, 2.5)
+    assert evaluate(moved, theta.unsqueeze(0)).value.item() == pytest.approx(
+        evaluate(problem, theta.unsqueeze(0)).value.item(), rel=1e-9
+    )
+
+
+def test_a_feature_that_never_varies_leaves_its_lengthscale_to_the_prior():
+    phi = draws(FEW, 3, seed=0)
+    phi[:, 1] = 0.5
+    y = torch.sin(5 * phi[:, 0])
+    problem = make_problem(phi, torch.arange(3), (y - y.mean()) / y.std(), 3, 2.5)
+    centre, spread = prior(3, torch.device("cpu"))
+    theta = centre + 0.3
+    g, H = gradient_and_hessian(problem, evaluate(problem, theta.unsqueeze(0)))
+    assert g[0, 1].item() == pytest.approx((0.3 / spread[1] ** 2).item())
+    expected = torch.zeros(5, dtype=torch.float64)
+    expected[1] = spread[1] ** -2
+    assert torch.allclose(H[0, 1], expected, atol=1e-12)
+
+
+def test_where_the_covariance_has_no_factor_the_value_is_infinite():
+    # Equal points at a noise of 1e-300 + floor and an outputscale of e^60: no factor in 64 bits.
+    phi = torch.full((5, 1), 0.5, dtype=torch.float64)
+    phi[0] = 0.1
+    problem = make_problem(phi, torch.zeros(1, dtype=torch.long), torch.arange(5.0).double(), 1, 2.5)
+    theta = torch.tensor([[0.0, -4.0, 0.0], [0.0, -700.0, 60.0]], dtype=torch.float64)
+    value = evaluate(problem, theta).value
+    assert torch.isfinite(value[0])
+    assert value[1] == torch.inf
