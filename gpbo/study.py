@@ -312,7 +312,8 @@ class Study:
         """Evaluate `objective` on one config after another until a stop rule holds; this study.
 
         A trial whose objective raises, returns no finite number, dies or takes too long is recorded as
-        failed, and the study goes on. After Ctrl-C, or a crash, the same call goes on where it stopped.
+        failed, and the study goes on. When a stop rule comes true, what runs is finished first. After
+        Ctrl-C, or a crash, the same call goes on where it stopped.
 
         Args:
             objective: Takes a config and returns a number, or a sequence of them for several objectives.
@@ -328,6 +329,8 @@ class Study:
 
         Raises:
             SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
+            ObjectiveError: if the objective cannot be sent to worker processes, or not loaded there.
+            StoreError: if the store cannot be written; it names the values that were not stored.
         """
         from gpbo.run import run
 
@@ -350,7 +353,8 @@ class Study:
         """Have `optimize` start nothing more; for callbacks."""
         self._stopped = True
 
-    def _ask(self, owner: str | None) -> Trial | None:
+    def _ask(self, owner: str | None, n_trials: int | None = None) -> Trial | None:
+        """The next trial for `owner`; a new config only while the study holds fewer than `n_trials`."""
         with self._store.asking():
             trials = self._store.trials()
             wish = self._scheduler.next(self._minimised(trials))
@@ -360,6 +364,8 @@ class Study:
                 old = trials[wish.number]
                 new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
                 return _lent(new) if self._store.swap(old, new) else None
+            if n_trials is not None and sum(t.info.get("source") != "added" for t in trials) >= n_trials:
+                return None
             chosen = self._queued(trials) or self._suggest(trials)
             if chosen is None:
                 return None

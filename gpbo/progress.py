@@ -1,0 +1,77 @@
+"""The bar that `Study.optimize` shows in a terminal and in Jupyter, and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, final
+
+from gpbo.errors import NoResultError
+from gpbo.trial import State
+
+if TYPE_CHECKING:
+    from gpbo.study import Study
+
+_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_ENDLESS = "{n_fmt} trials [{elapsed}{postfix}]"
+
+
+@final
+class Progress:
+    """A tqdm bar over the study's own finished trials.
+
+    Args:
+        study: What is shown.
+        total: How many trials there will be, or None when that is open.
+        shown: Whether to show it; even then it is silent where standard error is not a terminal.
+    """
+
+    def __init__(self, study: Study, total: int | None, *, shown: bool) -> None:
+        self._study = study
+        self._bar: Any = None
+        if not shown:
+            return
+        from tqdm.auto import tqdm
+
+        self._initial = len(_finished(study))
+        self._started = time.monotonic()
+        self._bar = tqdm(
+            total=total,
+            initial=self._initial,
+            unit="trial",
+            desc=study.name if study.name != "default" else None,
+            bar_format=_FORMAT if total else _ENDLESS,
+            dynamic_ncols=True,
+            disable=None,
+        )
+
+    def show(self, running: int) -> None:
+        """Bring the bar up to date."""
+        if self._bar is None or self._bar.disable:
+            return
+        finished = _finished(self._study)
+        minutes = (time.monotonic() - self._started) / 60
+        rate = (len(finished) - self._initial) / minutes if minutes else 0.0
+        parts = [_best(self._study), f"{rate:.3g}/min", f"{running} running"]
+        failed = sum(trial.state is State.FAILED for trial in finished)
+        parts += [f"{failed} failed"] if failed else []
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        self._bar.update(len(finished) - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+
+
+def _finished(study: Study) -> list[Any]:
+    return [t for t in study.trials if t.state.is_final and t.info.get("source") != "added"]
+
+
+def _best(study: Study) -> str:
+    if len(study.directions) > 1:
+        return f"front of {len(study.pareto_front)}"
+    try:
+        return f"best {study.best.value:.6g}"
+    except NoResultError:
+        return "no value yet"

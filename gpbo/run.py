@@ -1,0 +1,295 @@
+"""The loop: it carries trials from the study to the executor and results back, until a stop rule holds.
+
+It keeps nothing that matters. What is running is written in the store with its owner, so that a loop that
+starts after a crash, or after Ctrl-C, first runs what the earlier one had begun and then goes on with the
+decisions that one would have made.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+import reprlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gpbo.errors import NoResultError, ResultError, SettingError, StoreError, TrialStateError
+from gpbo.executors.base import Executor, Outcome
+from gpbo.executors.interrupts import Interrupts
+from gpbo.executors.local import InlineExecutor, ProcessExecutor
+from gpbo.executors.owner import RELEASED, is_gone, ownership
+from gpbo.progress import Progress
+from gpbo.trial import State, Trial
+
+if TYPE_CHECKING:
+    from gpbo.study import Study
+
+_TICK = 0.2  # seconds between looks at Ctrl-C and the clock while workers are busy
+_MAX_ATTEMPTS = 3  # a trial whose driver died so often may be what kills it
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    study: Study,
+    objective: Callable[[dict[str, Any]], Any],
+    *,
+    n_trials: int | None,
+    workers: int,
+    timeout: float | None,
+    callbacks: Sequence[Callable[[Study, Trial], object]],
+    target: float | None,
+    patience: int | None,
+    trial_timeout: float | None,
+    gpus_per_trial: int,
+    progress: bool,
+) -> None:
+    """Nothing; evaluates trials as `Study.optimize` says."""
+    if not callable(objective):
+        raise SettingError(f"`objective` must be a function of a config, got {objective!r}.")
+    callbacks = _functions("callbacks", callbacks)
+    workers = _whole("workers", workers, low=1)
+    gpus_per_trial = _whole("gpus_per_trial", gpus_per_trial, low=0)
+    trial_timeout = None if trial_timeout is None else _seconds("trial_timeout", trial_timeout)
+    rules = _stop_rules(study, n_trials, timeout, target, patience)
+    study._stopped = False
+    inline = workers == 1 and trial_timeout is None
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        owner = stack.enter_context(ownership())
+        stack.callback(_release, study, owner)
+        executor: Executor = (
+            InlineExecutor(objective)
+            if inline
+            else ProcessExecutor(objective, workers, timeout=trial_timeout, gpus_per_trial=gpus_per_trial)
+        )
+        stack.callback(executor.close)
+        bar = Progress(study, rules.n_trials, shown=progress)
+        stack.callback(bar.close)
+        stack.callback(interrupts.hold)
+        _Loop(study, executor, rules, owner, callbacks, bar, interrupts, inline).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _StopRules:
+    """When nothing more is started; what runs then is finished and told."""
+
+    n_trials: int | None
+    deadline: float | None  # of time.monotonic()
+    target: float | None
+    patience: int | None
+
+    def reached(self, study: Study) -> str | None:
+        """Why nothing more is to be started, or None; `n_trials` is the study's to count, at every ask."""
+        if study._stopped:
+            return "`stop` was called"
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return "the time is over"
+        if self.target is not None and _reaches(study, self.target):
+            return f"the target {self.target:g} was reached"
+        if self.patience is not None and _stale(study) >= self.patience:
+            return f"{self.patience} trials in a row have not improved the best value"
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class _Loop:
+    study: Study
+    executor: Executor
+    rules: _StopRules
+    owner: str
+    callbacks: Sequence[Callable[[Study, Trial], object]]
+    bar: Progress
+    interrupts: Interrupts
+    inline: bool
+
+    def run(self) -> None:
+        """Start and collect trials until nothing runs and nothing may be started."""
+        begun, lost = _take_over(self.study, self.owner)
+        self._announce(lost)
+        running: set[int] = set()
+        n_started, may_ask = 0, True  # after an ask in vain, only a result can change the answer
+        while True:
+            has_room = len(running) < self.executor.capacity
+            trial = self._next(begun) if may_ask and has_room else None
+            if trial is not None:
+                self.executor.submit(trial.number, trial.config)
+                running.add(trial.number)
+                n_started += 1
+                self.bar.show(len(running))
+            elif has_room:
+                may_ask = False
+            if not running:
+                break
+            outcomes = self._poll(0.0 if may_ask and len(running) < self.executor.capacity else _TICK)
+            may_ask = may_ask or bool(outcomes)
+            running -= {outcome.number for outcome in outcomes}
+            self._announce(_record_all(self.study, outcomes), len(running))
+            self.interrupts.check()
+        why = self.rules.reached(self.study) or "nothing is left to do"
+        logger.info("study %r: %s; %d trials were run.", self.study.name, why, n_started)
+
+    def _next(self, begun: deque[Trial]) -> Trial | None:
+        """The next trial to run: first those that an earlier loop had begun."""
+        if self.rules.reached(self.study) is not None:
+            return None
+        return begun.popleft() if begun else self.study._ask(self.owner, self.rules.n_trials)
+
+    def _poll(self, timeout: float) -> Sequence[Outcome]:
+        # An objective in this process is interrupted within; workers do not notice, and none of
+        # their results is lost on the way.
+        with self.interrupts.at_once() if self.inline else nullcontext():
+            return self.executor.poll(timeout)
+
+    def _announce(self, trials: Sequence[Trial], n_running: int = 0) -> None:
+        self.bar.show(n_running)
+        for trial in trials:
+            if trial.state.is_final:
+                for callback in self.callbacks:
+                    callback(self.study, trial)
+
+
+def _take_over(study: Study, owner: str) -> tuple[deque[Trial], list[Trial]]:
+    """The running trials of loops that are gone, now this one's; and those that were lost too often."""
+    taken: deque[Trial] = deque()
+    failed = []
+    with study._store.asking():
+        for trial in study.trials:
+            if trial.state is not State.RUNNING or trial.owner is None or not is_gone(trial.owner):
+                continue
+            info = dict(trial.info)
+            if trial.owner != RELEASED:
+                info["attempts"] = info.get("attempts", 1) + 1
+            if info.get("attempts", 1) > _MAX_ATTEMPTS:
+                with suppress(TrialStateError):
+                    failed.append(
+                        study.fail(trial, f"lost {_MAX_ATTEMPTS} times: the driver died while it ran.")
+                    )
+                continue
+            ours = replace(trial, owner=owner, info=info)
+            if study._store.swap(trial, ours):
+                taken.append(ours)
+    if taken:
+        logger.info("study %r: trials %s run again.", study.name, [trial.number for trial in taken])
+    return taken, failed
+
+
+def _record_all(study: Study, outcomes: Sequence[Outcome]) -> list[Trial]:
+    """The trials with what came of them.
+
+    Raises:
+        StoreError: with every value that could not be stored.
+    """
+    recorded = []
+    for k, outcome in enumerate(outcomes):
+        try:
+            recorded.append(_record(study, outcome))
+        except StoreError as error:
+            lost = ", ".join(_described(one) for one in outcomes[k:])
+            raise StoreError(f"{lost} could not be stored: {error}") from error
+    return [trial for trial in recorded if trial is not None]
+
+
+def _record(study: Study, outcome: Outcome) -> Trial | None:
+    number = outcome.number
+    try:
+        if outcome.error is not None:
+            return study.fail(number, outcome.error)
+        try:
+            return study.tell(number, outcome.value, seconds=outcome.seconds)
+        except ResultError:
+            return study.fail(number, _refused(outcome.value, len(study.directions)))
+    except TrialStateError as error:
+        logger.warning("study %r: a result came too late: %s", study.name, error)
+        return None
+
+
+def _release(study: Study, owner: str) -> None:
+    """Give back what was not finished, so that the next loop runs it, on whichever machine that is."""
+    try:
+        for trial in study.trials:
+            if trial.state is State.RUNNING and trial.owner == owner:
+                study._store.swap(trial, replace(trial, owner=RELEASED))
+    except StoreError as error:  # another exception may be on its way; is_gone() says the same later
+        logger.warning("study %r: unfinished trials could not be released: %s", study.name, error)
+
+
+def _reaches(study: Study, target: float) -> bool:
+    try:
+        best = study.best.observations[-1].value
+    except NoResultError:
+        return False
+    return best >= target if study.directions[0] == "maximize" else best <= target
+
+
+def _stale(study: Study) -> int:
+    """How many of the study's own trials have finished since the best value was last improved."""
+    sign = -1.0 if study.directions[0] == "maximize" else 1.0
+    comparable = {trial.number for trial in study._comparable()}
+    finished = [trial for trial in study.trials if trial.state.is_final]
+    best, stale = math.inf, 0
+    for trial in sorted(finished, key=lambda t: (t.finished or 0.0, t.number)):
+        loss = sign * trial.observations[-1].value if trial.number in comparable else math.inf
+        if loss < best:
+            best, stale = loss, 0
+        elif trial.info.get("source") != "added":
+            stale += 1
+    return stale
+
+
+def _stop_rules(study: Study, n_trials: Any, timeout: Any, target: Any, patience: Any) -> _StopRules:
+    n_trials = None if n_trials is None else _whole("n_trials", n_trials, low=1)
+    timeout = None if timeout is None else _seconds("timeout", timeout)
+    patience = None if patience is None else _whole("patience", patience, low=1)
+    if target is not None and not _is_finite(target):
+        raise SettingError(f"`target` must be a finite number, got {target!r}.")
+    for name, given in {"target": target, "patience": patience}.items():
+        if given is not None and len(study.directions) > 1:
+            raise SettingError(f"`{name}` needs one objective; this study has {len(study.directions)}.")
+    is_finite = all(parameter.n_levels for parameter in study.space.parameters.values())
+    if n_trials is timeout is target is patience is None and not is_finite:
+        raise SettingError(
+            "`optimize` needs a stop rule, because this space never runs out of configs: give `n_trials`, "
+            "`timeout`, `target` or `patience`."
+        )
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return _StopRules(n_trials, deadline, None if target is None else float(target), patience)
+
+
+def _functions(name: str, given: Any) -> list[Callable[..., object]]:
+    if not isinstance(given, list | tuple) or not all(callable(one) for one in given):
+        raise SettingError(f"`{name}` must be a list of functions of a study and a trial, got {given!r}.")
+    return list(given)
+
+
+def _whole(name: str, given: Any, *, low: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, numbers.Integral) or given < low:
+        raise SettingError(f"`{name}` must be a whole number >= {low}, got {given!r}.")
+    return int(given)
+
+
+def _seconds(name: str, given: Any) -> float:
+    if not _is_finite(given) or given <= 0:
+        raise SettingError(f"`{name}` must be a positive number of seconds, got {given!r}.")
+    return float(given)
+
+
+def _is_finite(given: Any) -> bool:
+    return isinstance(given, numbers.Real) and not isinstance(given, bool) and math.isfinite(given)
+
+
+def _refused(value: Any, m: int) -> str:
+    expected = "a number" if m == 1 else f"a sequence of {m} numbers, one for each objective"
+    kind = type(value).__name__
+    return f"the objective must return {expected}; it returned {reprlib.repr(value)} of type {kind}."
+
+
+def _described(outcome: Outcome) -> str:
+    if outcome.error is None:
+        return f"the value {outcome.value!r} of trial {outcome.number}"
+    return f"the failure of trial {outcome.number} ({outcome.error.splitlines()[-1]})"

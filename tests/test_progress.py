@@ -1,0 +1,76 @@
+import io
+
+import pytest
+
+import gpbo
+from gpbo.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def study():
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, name="digits")
+    study.add({"x": 0.9}, 0.05)
+    for k in range(4):
+        study.enqueue({"x": k / 10})
+    study.tell(study.ask(), 0.25)
+    return study
+
+
+def test_shows_the_best_value_the_rate_what_runs_and_what_failed(study, monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    bar = Progress(study, 4, shown=True)
+    study.fail(study.ask(), "no memory")
+    bar.show(2)
+    bar.close()
+    shown = stderr_lines()[-1]
+    assert shown.startswith("digits:  50%")
+    assert "2/4" in shown
+    assert ", best 0.05, " in shown
+    assert "/min, 2 running, 1 failed]" in shown
+
+
+def stderr_lines():
+    import sys
+
+    return [line for line in sys.stderr.getvalue().replace("\n", "\r").split("\r") if line.strip()]
+
+
+def test_an_open_end_and_no_value_yet(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    bar = Progress(gpbo.Study({"x": gpbo.Float(0, 1)}), None, shown=True)
+    bar.show(1)
+    bar.close()
+    assert stderr_lines()[-1].startswith("0 trials [")
+    assert ", no value yet, 0/min, 1 running]" in stderr_lines()[-1]
+
+
+def test_several_objectives_have_no_best(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, direction=["minimize", "maximize"])
+    study.add({"x": 0.5}, [1.0, 1.0])
+    study.add({"x": 0.6}, [2.0, 3.0])
+    bar = Progress(study, 3, shown=True)
+    bar.show(0)
+    bar.close()
+    assert "front of 2" in stderr_lines()[-1]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_is_silent_in_a_log(study, shown, capsys):
+    bar = Progress(study, 4, shown=shown)
+    bar.show(2)
+    bar.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_hidden_even_in_a_terminal(study, monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    bar = Progress(study, 4, shown=False)
+    bar.show(2)
+    bar.close()
+    assert stderr_lines() == []
