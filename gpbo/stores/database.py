@@ -145,7 +145,8 @@ class Database:
 def _engine(place: Place) -> sa.Engine:
     if place.path is None:
         try:
-            return sa.create_engine(place.url, pool_pre_ping=True)
+            # Without a limit, because threads that wait for a `SessionLock` keep a connection each.
+            return sa.create_engine(place.url, pool_pre_ping=True, max_overflow=-1)
         except ImportError:
             raise MissingExtraError("psycopg is not installed; pip install 'gpbo[postgres]'.") from None
     options = {"timeout": failures.BUSY_SECONDS, "check_same_thread": False}

@@ -111,6 +111,6 @@ def _tables(path: Path) -> list[str]:
     address = f"{path.as_uri()}?mode={mode}"
     with (
         failures.explained(str(path)),
-        closing(sqlite3.connect(address, failures.BUSY_SECONDS, uri=True)) as file,
+        closing(sqlite3.connect(address, timeout=failures.BUSY_SECONDS, uri=True)) as file,
     ):
         return [name for (name,) in file.execute("SELECT name FROM sqlite_master ORDER BY name")]
