@@ -75,7 +75,7 @@ class SamplerSection(Section):
 
     type: Literal["gp", "random", "sobol", "grid"] = "gp"
     seed: int = 0
-    n_startup_trials: Annotated[int, Field(ge=0)] | None = None
+    n_startup_trials: PositiveInt | None = None
 
 
 class PrunerSection(Section):
@@ -167,7 +167,7 @@ class StudyFile:
             for option in options
             if option not in known
         ]
-        if self.sampler.n_startup_trials is not None:
+        if self.sampler.n_startup_trials is not None:  # the field's name; ours is n_initial
             options["n_initial"] = self.sampler.n_startup_trials
             if "n_initial" not in known:
                 text = f"sampler {self.sampler.type!r} has no startup trials."
@@ -176,7 +176,7 @@ class StudyFile:
             raise self.source.error(problems)
         try:
             suggester: Suggester = kind(**options)
-        except SettingError as error:
+        except (SettingError, TypeError) as error:
             raise self.source.error([_about(self.sampler_path, str(error), options)]) from None
         return suggester
 
