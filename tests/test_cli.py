@@ -1,0 +1,363 @@
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import gpbo
+from gpbo import cli
+from gpbo.export import as_text, cell, from_cell
+
+STUDY = """\
+study: {name: parabola, metric: loss}
+objective: OBJECTIVE
+search_space:
+  x: {type: float, low: -1.0, high: 1.0}
+  opt: {type: categorical, choices: [sgd, "1", 1, null, true, ""]}
+  momentum: {type: float, low: 0, high: 0.99, when: {opt: sgd}}
+sampler: {type: random, seed: 1}
+resources: {n_trials: 4}
+"""
+
+
+@pytest.fixture
+def gpbo_cli(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty directory; its exit code, output and complaints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gpbo", *map(str, arguments)])
+        code = cli.main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """Write study.yaml with an objective of this body, in a module that no other test has."""
+
+    def write(body="return {'loss': config['x'] ** 2}", **replacements):
+        module = f"user_{tmp_path.name.replace('-', '_')}"
+        (tmp_path / f"{module}.py").write_text(f"def objective(config):\n    {body}\n")
+        sys.modules.pop(module, None)
+        text = STUDY.replace("OBJECTIVE", f"{module}:objective")
+        for old, new in replacements.items():
+            text = text.replace(old, new)
+        (tmp_path / "study.yaml").write_text(text)
+        return module
+
+    return write
+
+
+def files():
+    return {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+
+
+def test_help_and_version_do_not_load_torch():
+    for argument in ("--help", "--version"):
+        code = (
+            "import sys; from gpbo.cli import main; sys.argv = ['gpbo', sys.argv[1]]; code = main(); "
+            "heavy = {'torch', 'sqlalchemy', 'sklearn', 'botorch'} & set(sys.modules); "
+            "print(heavy, file=sys.stderr); sys.exit(code)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "set()\n")
+        assert "gpbo" in done.stdout
+
+
+def test_reading_a_study_does_not_load_torch(gpbo_cli, study_file):
+    study_file()
+    gpbo_cli("run")
+    code = (
+        "import sys; from gpbo.cli import main; sys.argv = ['gpbo', 'status', 'study.db']; main(); "
+        "print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "False\n"
+
+
+def test_version_and_no_command(gpbo_cli):
+    assert gpbo_cli("--version") == (0, f"gpbo {gpbo.__version__}\n", "")
+    code, out, err = gpbo_cli("bset")
+    assert (code, out) == (2, "")
+    assert "best" in err
+
+
+def test_run_resumes_and_says_what_to_type_next(gpbo_cli, study_file):
+    study_file()
+    code, out, err = gpbo_cli("run", "study.yaml")
+    assert code == 0
+    assert "study 'parabola' (minimize), 4 trials: 4 complete" in out
+    assert "next: gpbo status study.yaml" in out
+    assert "study 'parabola' in study.db: new, to 4." in err
+    first = gpbo.Study.load("study.db", "parabola").trials
+    code, out, err = gpbo_cli("run", "study.yaml")
+    assert code == 0
+    assert "4 trials so far, to 4." in err
+    assert "gpbo run study.yaml --trials 14" in err
+    code, out, err = gpbo_cli("run", "study.yaml", "--trials", 6, "--workers", 2, "--timeout", "5m")
+    assert code == 0
+    trials = gpbo.Study.load("study.db", "parabola").trials
+    assert len(trials) == 6
+    assert trials[:4] == first
+    assert all(t.value == t.config["x"] ** 2 for t in trials)
+
+
+def test_run_says_what_is_not_at_work(gpbo_cli, study_file, tmp_path):
+    study_file(**{"resources:": "pruner: {type: asha, max_resource: 9}\nresources:"})
+    _, _, err = gpbo_cli("run")
+    assert "note: pruner 'asha' is not yet at work; every trial runs in full." in err.splitlines()
+    Path("sweep.yaml").write_text(
+        f"command: ['{sys.executable}', '-c', 'print(1)']\nproject: p\nmethod: random\nrun_cap: 2\n"
+        "parameters: {x: {min: 0.0, max: 1.0}}\n"
+    )
+    code, _, err = gpbo_cli("run", "sweep.yaml")
+    assert code == 0
+    assert "note: `project` has no effect here: nothing is sent to W&B." in err.splitlines()
+
+
+def test_run_a_command(gpbo_cli, study_file):
+    Path("job.py").write_text(
+        "import sys, json\nprint('x' * 10)\nx = float(sys.argv[1])\nprint(json.dumps({'loss': x}))\n"
+        "sys.exit('too high' if x > 0 else 0)\n"
+    )
+    module = study_file()
+    study_file(**{f"{module}:objective": f"{sys.executable} job.py {{x}}"})
+    code, out, _ = gpbo_cli("run", "--trials", 8)
+    states = {t.state: t for t in gpbo.Study.load("study.db", "parabola").trials}
+    assert code == 0
+    assert set(states) == {"complete", "failed"}
+    assert states["complete"].value == states["complete"].config["x"] < 0
+    assert "too high" in states["failed"].error
+    assert "exited with code 1." in out
+
+
+def test_run_fails_when_every_trial_failed(gpbo_cli, study_file):
+    study_file("raise ValueError('diverged')")
+    code, out, err = gpbo_cli("run")
+    assert code == 1
+    assert "last failure: trial 3, ValueError: diverged" in out
+    assert "error: every trial failed" in err
+
+
+def test_wrong_study_files_and_objectives(gpbo_cli, study_file):
+    code, out, err = gpbo_cli("run", "none.yaml")
+    assert (code, out, err) == (2, "", "error: none.yaml: cannot be read: No such file or directory.\n")
+    study_file(**{"high: 1.0": "hgih: 1.0"})
+    code, out, err = gpbo_cli("run")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: study.yaml:4: search_space.x: 'hgih' is not an option of type 'float'. Did you mean 'high'?\n"
+    )
+    study_file(**{":objective": ":objectiv"})
+    code, out, err = gpbo_cli("run")
+    assert (code, out) == (1, "")
+    assert "Did you mean 'objective'?" in err
+    assert not Path("study.db").exists()
+    study_file(**{"resources: {n_trials: 4}": ""})
+    code, _, err = gpbo_cli("run")
+    assert code == 2
+    assert "stop rule" in err
+    study_file()
+    for timeout in ("soon", "0s", "-1", "nan"):
+        code, _, err = gpbo_cli("run", f"--timeout={timeout}")
+        assert code == 2
+        assert f"`--timeout` must be a time such as 90s, 30m or 2h, got '{timeout}'." in err
+    assert gpbo_cli("run", "--trials", 0)[0] == 2
+
+
+def test_a_changed_space_is_refused(gpbo_cli, study_file):
+    study_file()
+    gpbo_cli("run")
+    study_file(**{"high: 1.0": "high: 2.0"})
+    code, _, err = gpbo_cli("run")
+    assert code == 1
+    assert "+ x: " in err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_stops_cleanly_and_loses_nothing(gpbo_cli, study_file, workers, tmp_path):
+    study_file("import time; time.sleep(60 if config['x'] > 0 else 0); return config['x']")
+    command = [sys.executable, "-m", "gpbo.cli", "run", "--trials", "9", "--workers", str(workers)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for _ in range(3000):
+        time.sleep(0.02)
+        if Path("study.db").exists() and (json.loads(gpbo_cli("status", "--json")[1] or "{}")).get("studies"):
+            summary = json.loads(gpbo_cli("status", "--json")[1])["studies"][0]
+            if summary["pending"] and summary["pending"][0]["config"]["x"] > 0:
+                break
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate()
+    assert run.returncode == 130, err
+    assert "stopped; finished trials are kept in study.db. The same command goes on." in err
+    assert "Traceback" not in out + err
+
+
+def test_status_before_the_first_trial(gpbo_cli):
+    gpbo.Study(gpbo.SearchSpace(x=gpbo.Float(0, 1)), store="study.db")
+    assert gpbo_cli("status") == (0, "study 'default' (minimize), no trials\n", "")
+    assert json.loads(gpbo_cli("status", "--json")[1]) == {
+        "store": "study.db",
+        "studies": [
+            {
+                "name": "default",
+                "directions": ["minimize"],
+                "n_trials": 0,
+                "states": {"running": 0, "paused": 0, "complete": 0, "stopped": 0, "failed": 0},
+                "best": [],
+                "pending": [],
+                "last_error": None,
+            }
+        ],
+    }
+    code, out, err = gpbo_cli("best")
+    assert (code, out, err) == (1, "", "error: study 'default' has no complete trial yet.\n")
+    assert gpbo_cli("export")[1] == ("number,state,value,config.x,budget,seconds,started,finished,error\n")
+
+
+@pytest.fixture
+def mixed(gpbo_cli):
+    """A store with a study of every kind of trial, and one with two objectives; in the directory."""
+    space = gpbo.SearchSpace(
+        x=gpbo.Float(-1, 1),
+        opt=gpbo.Categorical(["sgd", "1", 1, None, True, ""]),
+        momentum=gpbo.Float(0, 0.99, when={"opt": "sgd"}),
+        constraints=[lambda c: c["x"] < 2],
+    )
+    study = gpbo.Study(space, store="study.db", name="one", suggester=gpbo.RandomSuggester(), seed=5)
+    for opt in space.parameters["opt"].choices:
+        momentum = {"momentum": 0.1} if opt == "sgd" else {}
+        study.add({"x": 0.1 + 0.2, "opt": opt} | momentum, len(str(opt)))
+    study.fail(study.ask(), 'a "quoted",\nerror')
+    study.ask()
+    two = gpbo.Study(
+        {"x": gpbo.Float(0, 1)}, store="study.db", name="two", direction=["minimize", "maximize"]
+    )
+    two.add({"x": 0.0}, [0.0, 0.0])
+    two.add({"x": 1.0}, [1.0, 1.0])
+    two.add({"x": 0.5}, [2.0, 0.5])
+    return study
+
+
+def test_status_and_best_of_one_of_several_studies(gpbo_cli, mixed):
+    code, out, err = gpbo_cli("status", "study.db")
+    assert (code, err) == (0, "")
+    assert (
+        "study 'one' (minimize), 8 trials: 1 running, 6 complete, 1 failed\nbest: trial 5, value 0\n" in out
+    )
+    assert "study 'two' (minimize, maximize), 3 trials: 3 complete\nbest: trial 0, values [0.0, 0.0]" in out
+    assert "pending: trial 7 {'x': " in out
+    assert "last failure: trial 6, error" in out
+    code, out, err = gpbo_cli("best")
+    assert (code, out) == (2, "")
+    assert "choose with --name one of one, two" in err
+    assert json.loads(gpbo_cli("best", "--name", "one", "--json")[1]) == {
+        "number": 5,
+        "value": 0.0,
+        "config": {"x": 0.1 + 0.2, "opt": ""},
+    }
+    assert [one["number"] for one in json.loads(gpbo_cli("best", "--name", "two", "--json")[1])] == [0, 1]
+    code, _, err = gpbo_cli("status", "--name", "on")
+    assert code == 1
+    assert "holds no study 'on'" in err
+
+
+def test_reading_changes_nothing(gpbo_cli, mixed):
+    mixed._store.close()
+    before = files()
+    for command in ("status", "best --name one", "best --json --name two", "export --name one"):
+        assert gpbo_cli(*command.split())[0] == 0
+    assert files() == before
+
+
+def test_reading_makes_nothing(gpbo_cli, tmp_path):
+    for command in ("status", "best", "export"):
+        code, out, err = gpbo_cli(command)
+        assert (code, out) == (2, "")
+        assert "there is neither study.yaml nor study.db here" in err
+        code, out, err = gpbo_cli(command, "none.db")
+        assert (code, out) == (1, "")
+        assert "there is no study file" in err
+    assert files() == {}
+    Path("notes.txt").write_text("not a study")
+    code, _, err = gpbo_cli("status", "notes.txt")
+    assert code == 1
+    assert "is not an SQLite file" in err
+    assert files() == {"notes.txt": b"not a study"}
+
+
+def test_csv_holds_every_config_exactly(gpbo_cli, mixed):
+    out = gpbo_cli("export", "--name", "one")[1]
+    rows = list(csv.DictReader(io.StringIO(out)))
+    for row, trial in zip(rows, mixed.trials, strict=True):
+        cells = {name: row[f"config.{name}"] for name in mixed.space.parameters}
+        config = {name: from_cell(text) for name, text in cells.items() if text != ""}
+        assert config == dict(trial.config)
+        assert [type(v) for v in config.values()] == [type(v) for v in trial.config.values()]
+        assert row["state"] == trial.state
+        assert (float(row["value"]) if row["value"] else None) == trial.value
+    assert rows[1]["config.momentum"] == ""
+    assert rows[6]["error"] == 'a "quoted",\nerror'
+    assert out == as_text(mixed, "csv")
+
+
+def test_csv_with_several_objectives(gpbo_cli, mixed):
+    rows = list(csv.DictReader(io.StringIO(gpbo_cli("export", "--name", "two")[1])))
+    assert (rows[1]["value_0"], rows[1]["value_1"]) == ("1.0", "1.0")
+
+
+@pytest.mark.parametrize(
+    "value", ["sgd", "1", 1, 1.5, 1e-5, None, True, "", "null", "NaN", '"x"', " 1", "a,b\n'"]
+)
+def test_cells(value):
+    text = cell(value)
+    assert text != ""
+    assert from_cell(text) == value
+    assert type(from_cell(text)) is type(value)
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_json_and_yaml_hold_every_config_exactly(gpbo_cli, mixed, form, read):
+    plain = read(gpbo_cli("export", "--name", "one", "--format", form)[1])
+    assert [trial["config"] for trial in plain["trials"]] == [dict(trial.config) for trial in mixed.trials]
+    assert gpbo_cli("export", "--name", "one", "-o", f"out.{form}")[2] == f"8 trials written to out.{form}.\n"
+    assert read(Path(f"out.{form}").read_text()) == plain
+
+
+def test_export_does_not_write_where_it_must_not(gpbo_cli, mixed):
+    before = Path("study.db").read_bytes()
+    code, _, err = gpbo_cli("export", "--name", "one", "-o", "study.db")
+    assert code == 2
+    assert "must not be the store itself" in err
+    assert Path("study.db").read_bytes() == before
+    code, _, err = gpbo_cli("export", "--name", "one", "-o", "missing/x.csv")
+    assert code == 2
+    assert "cannot be written: No such file or directory." in err
+
+
+def test_a_study_that_was_never_defined(gpbo_cli):
+    from gpbo.stores.sql import SQLStore
+
+    SQLStore("study.db", "bare").close()
+    code, _, err = gpbo_cli("status")
+    assert code == 1
+    assert "was begun but never defined" in err
+
+
+def test_a_closed_pipe_is_no_traceback(gpbo_cli, mixed):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "gpbo.cli", "export", "--name", "one"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert "Traceback" not in done.stderr
