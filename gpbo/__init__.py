@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from gpbo.errors import GpboError
     from gpbo.parameters import Categorical, Float, Int
     from gpbo.schedulers.asha import ASHA
-    from gpbo.schedulers.hyperband import Hyperband
+    from gpbo.schedulers.hyperband import Hyperband, SuccessiveHalving
     from gpbo.schedulers.median import MedianStopping
     from gpbo.space import SearchSpace
     from gpbo.study import Study
     from gpbo.suggesters.bayes import GPSuggester
+    from gpbo.suggesters.density import BOHBSuggester
     from gpbo.suggesters.grid import GridSuggester
     from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
     from gpbo.trial import Observation, State, Trial
 
 _HOMES = {
     "ASHA": "gpbo.schedulers.asha",
+    "BOHBSuggester": "gpbo.suggesters.density",
     "Categorical": "gpbo.parameters",
     "Float": "gpbo.parameters",
     "GPSuggester": "gpbo.suggesters.bayes",
@@ -39,11 +41,13 @@ _HOMES = {
     "SobolSuggester": "gpbo.suggesters.quasirandom",
     "State": "gpbo.trial",
     "Study": "gpbo.study",
+    "SuccessiveHalving": "gpbo.schedulers.hyperband",
     "Trial": "gpbo.trial",
 }
 
 __all__ = [
     "ASHA",
+    "BOHBSuggester",
     "Categorical",
     "Float",
     "GPSuggester",
@@ -58,6 +62,7 @@ __all__ = [
     "SobolSuggester",
     "State",
     "Study",
+    "SuccessiveHalving",
     "Trial",
     "__version__",
 ]

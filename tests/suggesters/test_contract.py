@@ -9,6 +9,7 @@ from gpbo.cube import is_new
 from gpbo.data import Dataset, to_dataset
 from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.suggesters.bayes import GPSuggester
+from gpbo.suggesters.density import BOHBSuggester
 from gpbo.suggesters.grid import GridSuggester
 from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
 from gpbo.trial import Observation, State, Trial
@@ -18,6 +19,8 @@ SUGGESTERS = {
     "sobol": SobolSuggester(),
     "grid": GridSuggester(points_per_axis=4),
     "gp": GPSuggester(n_initial=4),
+    "bohb": BOHBSuggester(),
+    "bohb as published": BOHBSuggester(reference=True),
 }
 SPACES = {
     "continuous": SearchSpace(x=Float(0, 1), y=Float(1e-5, 1e-1, log=True)),
