@@ -113,7 +113,9 @@ class Float:
         else:
             digits = _safe_digits(8 * _EPS * max(abs(low), abs(high)))
             value = round(low + u * (high - low), digits) + 0.0  # + 0.0 makes -0.0 a 0.0
-        return min(max(value, low), high)
+        value = min(max(value, low), high)
+        [back] = self.to_unit([value])  # one too near an end to be told from it is that end
+        return low if back <= 0 else high if back >= 1 else value
 
     @property
     def _narrow(self) -> bool:

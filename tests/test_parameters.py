@@ -32,6 +32,8 @@ def there_and_back(parameter, values):
 @example((1.0, math.nextafter(1.0, 2.0)), 0.4)
 @example((1e6 - 1, 1e6), 1 / 3)
 @example((-1.0, 1e-9), 0.9999999999)
+@example((-1e-204, 1e119), 1e-38)
+@example((-1.0, 1e-17), 1 - 2**-53)
 def test_floats_survive_the_way_there_and_back(low_high, u):
     parameter = Float(*low_high)
     [value] = parameter.from_unit([u])
