@@ -233,10 +233,12 @@ class Density:
         X, h = self.X[:, j], self.bandwidth[j]
         z = (C[:, None, j] - X) / h
         out[..., j] = -0.5 * z.square() - _LOG_SQRT_2PI - h.log() - _log_mass(-X / h, (1 - X) / h)
-        j = ((levels > 0) & ~is_categorical).nonzero()[:, 0]
-        X, h = self.X[:, j], self.bandwidth[j]
-        low, high = (edge[:, None, j] for edge in _cells(C, self.cube))
-        out[..., j] = _log_mass((low - X) / h, (high - X) / h) - _log_mass(-X / h, (1 - X) / h)
+        low, high = _cells(C, self.cube)
+        for k in ((levels > 0) & ~is_categorical).nonzero()[:, 0].tolist():
+            x, back = self.X[:, k].unique(return_inverse=True)  # levels repeat, and log_ndtr is slow
+            h = self.bandwidth[k]
+            mass = _log_mass((low[:, k, None] - x) / h, (high[:, k, None] - x) / h)
+            out[..., k] = (mass - _log_mass(-x / h, (1 - x) / h))[:, back]
         j = is_categorical.nonzero()[:, 0]
         share = self.bandwidth[j] / levels[j]
         match = (C[:, None, j] - self.X[:, j]).abs() < _SAME
