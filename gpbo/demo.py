@@ -126,9 +126,11 @@ def run_demo(
         f"Tuning a network on 1797 handwritten digits: {len(SPACE.parameters)} parameters, {n_trials} trials,"
     )
     say(f"{workers} at a time; then random search with as many. Trials are kept in {store}.")
-    memory = open_store(store, STUDY)
-    study = Study(SPACE, suggester=suggester, store=memory, seed=seed, name=STUDY)
-    rival = Study(SPACE, suggester=RandomSuggester(), store=store, seed=seed, name=RANDOM_STUDY)
+    # Short trainings are another objective, so they are another study.
+    ours, theirs = (f"{name}-short" if short else name for name in (STUDY, RANDOM_STUDY))
+    memory = open_store(store, ours)
+    study = Study(SPACE, suggester=suggester, store=memory, seed=seed, name=ours)
+    rival = Study(SPACE, suggester=RandomSuggester(), store=store, seed=seed, name=theirs)
     for name, one in (("Bayesian optimization", study), ("random search", rival)):
         _search(name, one, objective, n_trials, workers, say)
     kept = memory.meta.get(_KEY)
@@ -140,7 +142,7 @@ def run_demo(
         summary = _revived(kept)
         say("test set: it was looked at before and is not looked at again; this is what was found then.")
     _tell(summary, say)
-    _what_next(store, say)
+    _what_next(store, ours, say)
 
 
 @cache
@@ -297,11 +299,11 @@ def _tell(summary: Summary, say: Callable[[str], None]) -> None:
         say(f"              gpbo was as good as that after {summary.overtook} of {summary.trials} trials")
 
 
-def _what_next(store: str, say: Callable[[str], None]) -> None:
+def _what_next(store: str, name: str, say: Callable[[str], None]) -> None:
     say("\nnext")
     say(f"  gpbo status {store}")
-    say(f"  gpbo best {store} --name {STUDY}")
-    say(f"  gpbo export {store} --name {STUDY} -o trials.csv")
+    say(f"  gpbo best {store} --name {name}")
+    say(f"  gpbo export {store} --name {name} -o trials.csv")
     say("or tune your own function, in Python:")
     say("  import gpbo")
     say("  space = gpbo.SearchSpace(lr=gpbo.Float(1e-5, 1e-1, log=True), depth=gpbo.Int(1, 8))")

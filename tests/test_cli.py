@@ -274,6 +274,7 @@ def test_status_and_best_of_one_of_several_studies(gpbo_cli, mixed):
 
 def test_reading_changes_nothing(gpbo_cli, mixed):
     mixed._store.close()
+    Path("study.db.lock").unlink()
     before = files()
     for command in ("status", "best --name one", "best --json --name two", "export --name one"):
         assert gpbo_cli(*command.split())[0] == 0

@@ -8,6 +8,7 @@ import gpbo
 from gpbo import cli, demo
 from gpbo.stores.open import open_store
 
+SHORT = f"{demo.STUDY}-short"
 CONFIG = {
     "lr": 0.05, "weight_decay": 1e-5, "batch_size": 64, "depth": 1, "width": 32, "dropout": 0.1,
     "optimizer": "sgd", "momentum": 0.9,
@@ -65,10 +66,10 @@ def test_the_demo_in_its_short_form_and_again(tmp_path, monkeypatch, capsys):
     assert "training the best config anew" in first
     assert "random search loss" in first
     assert "gpbo status gpbo-demo.db" in first
-    store = open_store("gpbo-demo.db", demo.STUDY, create=False)
+    store = open_store("gpbo-demo.db", SHORT, create=False)
     kept = store.meta["demo"]
-    study = gpbo.Study.load("gpbo-demo.db", demo.STUDY)
-    rival = gpbo.Study.load("gpbo-demo.db", demo.RANDOM_STUDY)
+    study = gpbo.Study.load("gpbo-demo.db", SHORT)
+    rival = gpbo.Study.load("gpbo-demo.db", f"{demo.RANDOM_STUDY}-short")
     assert len(study.trials) == len(rival.trials) == demo.SHORT_TRIALS
     assert kept["config"] == dict(study.best.config)
     assert (
@@ -84,7 +85,7 @@ def test_the_demo_in_its_short_form_and_again(tmp_path, monkeypatch, capsys):
     assert "4 trials, finished before." in again
     assert "it was looked at before and is not looked at again" in again
     assert "12.3%" in again
-    assert len(gpbo.Study.load("gpbo-demo.db", demo.STUDY).trials) == demo.SHORT_TRIALS
+    assert len(gpbo.Study.load("gpbo-demo.db", SHORT).trials) == demo.SHORT_TRIALS
 
 
 def test_the_verdict_is_plain_either_way(tmp_path):
