@@ -24,6 +24,7 @@ from gpbo.kernels import NUS, Embedding, matern, matern_and_slope, squared_dista
 from gpbo.numerics import append_inverse_factor, cholesky, inverse_factor
 
 _MIN_VAR = 1e-12  # times the outputscale
+_COARSE = 256  # rows of a first, coarse fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,12 @@ def fit_gp(
     """The process at fitted hyper-parameters, and how the fit went; arguments as in `make_gp`."""
     _check(cube, X, y, nu)
     embedding = Embedding(cube)
-    found = fit(embedding(X), embedding.groups, y, cube.d, nu=nu, warm=warm)
+    phi, groups = embedding(X), embedding.groups
+    starts = None
+    if warm is None and len(X) > _COARSE:  # a fit of a few rows saves most of the steps on all of them
+        rows = torch.linspace(0, len(X) - 1, _COARSE, device=X.device).round().long()
+        starts = fit(phi[rows], groups, y[rows], cube.d, nu=nu).hypers[0].theta.unsqueeze(0)
+    found = fit(phi, groups, y, cube.d, nu=nu, warm=warm, starts=starts)
     Z, centre = _scaled_features(embedding, X, found.hypers[0])
     R = inverse_factor(found.L)
     gp = GP(embedding, found.hypers[0], nu, Z, centre, R, y, torch.zeros_like(y))

@@ -1,59 +1,63 @@
 """From what was measured to what a Gaussian process can believe: a monotone warp of the values.
 
-A search cares about the good half of what it has seen. Values below the median keep only their rank: they
-move to normal quantiles with the spread of the good half, so that an outlier of 1e9 or a diverged training
-does not set the scale (the half-rank warp of Song et al. 2024, arXiv 2408.11527). Failed trials stand
-below the worst value. The result has mean 0 and standard deviation 1.
+Notation: y (n,) to be maximised, gap g = (max y - y) / s >= 0 with s the median gap, strength k >= 0,
+
+    t = -log(1 + k g)   (k > 0)        t = -g   (k = 0)        z = (t - mean) / std
+
+The warp is linear near the best value and compresses what is far below it, so that an outlier of 1e9 or a
+diverged training does not set the scale. Which strength suits is decided by the likelihood of the model of
+z, to which the logarithm of the warp's Jacobian is added so that strengths can be compared (Snelson et al.
+2003). Failed trials stand below the worst value.
 """
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-_MIN_RANKED = 8  # values; with fewer a median says little
+STRENGTHS = (0.0, 0.5, 5.0, 50.0)
 _FAILED_BELOW = 0.5  # of the standard deviation, below the worst value
 
 
-def warp_values(y: Tensor) -> Tensor:  # (n,) -> (n,)
-    """Standardised values for a model, larger still better; nan (failed) becomes bad. All finite.
+class Warped(NamedTuple):
+    """Values for a model.
+
+    Attributes:
+        z: (n,) finite, of mean 0 and standard deviation 1 (0 where all values agree).
+        log_jacobian: The sum over observed values of log dz/dg.
+    """
+
+    z: Tensor
+    log_jacobian: float
+
+
+def warp_values(y: Tensor, strength: float = 0.0) -> Warped:  # (n,)
+    """Standardised values, larger still better; nan (failed) becomes bad.
 
     Args:
         y: Values to be maximised, at least one of them finite, with nan where a trial failed.
+        strength: How much the bad values are compressed; 0 for not at all.
     """
     known = y.isfinite()
-    values = _scaled(y[known])
-    if len(values) >= _MIN_RANKED:
-        values = _half_rank(values)
-    values = _standardised(values)
-    warped = y.new_full(y.shape, float(values.min()) - _FAILED_BELOW)
-    warped[known] = values
-    return _standardised(warped) if not bool(known.all()) else warped
+    gap = _gaps(y[known])
+    t = -torch.log1p(strength * gap) if strength > 0.0 else -gap
+    spread = float(t.std(correction=0))
+    failed = y.new_full(y.shape, float(t.min()) - _FAILED_BELOW * spread)
+    failed[known] = t
+    centred = failed - failed.mean()
+    scale = float(centred.square().mean().sqrt())
+    if scale <= 1e-12:
+        return Warped(torch.zeros_like(y), 0.0)
+    slope = math.log(strength) * len(t) + float(t.sum()) if strength > 0.0 else 0.0
+    return Warped(centred / scale, slope - len(t) * math.log(scale))
 
 
-def _scaled(values: Tensor) -> Tensor:
-    """The values moved and scaled into [-2, 2], whatever their magnitude."""
+def _gaps(values: Tensor) -> Tensor:
+    """How far each value is below the best, in units of the median gap, whatever the magnitude."""
     largest = values.abs().max().clamp(min=1e-300)
-    values = values / largest
-    values = values - values.median()
-    spread = values.abs().max()
-    return values / spread if float(spread) > 0.0 else values
-
-
-def _half_rank(values: Tensor) -> Tensor:
-    median = values.median()
-    good = values >= median
-    spread = (values[good] - median).square().mean().sqrt()
-    if float(spread) == 0.0:
-        return values
-    smaller = (values.unsqueeze(0) < values.unsqueeze(1)).sum(1)
-    equal = (values.unsqueeze(0) == values.unsqueeze(1)).sum(1)
-    quantile = (smaller + 0.5 * equal) / len(values)
-    ranked = median + spread * torch.special.ndtri(quantile).clamp(max=0.0)
-    return torch.where(good, values, ranked)
-
-
-def _standardised(values: Tensor) -> Tensor:
-    centred = values - values.mean()
-    spread = centred.square().mean().sqrt()
-    return centred / spread if float(spread) > 1e-12 else torch.zeros_like(values)
+    gap = (values.max() / largest - values / largest).clamp(min=0.0)
+    positive = gap[gap > 0.0]
+    return gap / positive.median() if len(positive) else gap

@@ -29,7 +29,8 @@ from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import NumericsError, SettingError, did_you_mean
-from gpbo.gp import GP, Hypers, fit_gp, warp_values
+from gpbo.gp import GP, STRENGTHS, Hypers, fit_gp, warp_values
+from gpbo.gp.large import EXACT_ON_CPU, EXACT_ON_CUDA, choose_rows
 from gpbo.kernels import NUS
 from gpbo.numerics import few_threads
 from gpbo.seeding import derive, generator
@@ -108,20 +109,13 @@ class GPSuggester:
     def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         rows = _rows_to_model(data)
         X, Y = data.X[rows], data.Y[rows]
-        y = warp_values(_scalarise(Y, derive(seed, data.number, "weights")))
-        warm = _warm_start(data, cube.d)
-        gp, fitted = fit_gp(cube, X, y, nu=self.nu, warm=warm)
-        if warm is not None and len(X) <= _RESTART_UNTIL:
-            cold_gp, cold = fit_gp(cube, X, y, nu=self.nu)
-            if cold.values[0] < fitted.values[0]:
-                gp, fitted = cold_gp, cold
-        info: dict[str, Any] = {
-            "source": "gp",
-            "hypers": gp.hypers.to_dict(),
-            "factorizations": fitted.factorizations,
-        }
-        if fitted.skipped:
-            info["refit"] = "skipped"
+        values = _scalarise(Y, derive(seed, data.number, "weights"))
+        kept = choose_rows(values, EXACT_ON_CUDA if X.is_cuda else EXACT_ON_CPU)
+        X = X[kept]
+        gp, info = self._fit(data, cube, X, values[kept])
+        if len(kept) < len(values):
+            info["subset"] = len(kept)
+        y = gp.y
         best_f = _best_f(gp, X, y)
         top = X[y.topk(min(_INCUMBENTS, len(y))).indices]
         gp = with_pending(gp, data.pending, self.pending)
@@ -134,6 +128,29 @@ class GPSuggester:
             rest = new_draws(cube, torch.cat([data.seen, found]), n - len(found), draws)
             found = torch.cat([found, rest.to(found.device)])
         return Suggestion(found, info)
+
+    def _fit(self, data: Dataset, cube: Cube, X: Tensor, y: Tensor) -> tuple[GP, dict[str, Any]]:
+        """The process whose warp and hyper-parameters explain the values best, and what to note of it."""
+        warm = _warm_start(data, cube.d)
+        before = data.info.get("warp", 0)
+        tried = range(len(STRENGTHS)) if _at_milestone(len(X)) or warm is None else [before]
+        fits = []
+        for k in tried:
+            z, log_jacobian = warp_values(y, STRENGTHS[k])
+            gp, found = fit_gp(cube, X, z, nu=self.nu, warm=warm)
+            if warm is not None and len(X) <= _RESTART_UNTIL and k == before:
+                fits.append((*fit_gp(cube, X, z, nu=self.nu), k, log_jacobian))
+            fits.append((gp, found, k, log_jacobian))
+        gp, found, k, _ = min(fits, key=lambda fit: fit[1].values[0] - fit[3])
+        info: dict[str, Any] = {
+            "source": "gp",
+            "warp": k,
+            "hypers": gp.hypers.to_dict(),
+            "factorizations": sum(fit[1].factorizations for fit in fits),
+        }
+        if found.skipped:
+            info["refit"] = "skipped"
+        return gp, info
 
     def _one_by_one(
         self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int, number: int
@@ -215,11 +232,16 @@ def _scalarise(Y: Tensor, seed: int) -> Tensor:  # (n, m) -> (n,)
     m = Y.shape[1]
     if m == 1:
         return Y[:, 0]
-    Z = torch.stack([warp_values(column) for column in Y.mT], dim=-1)
+    Z = torch.stack([warp_values(column).z for column in Y.mT], dim=-1)
     weights = torch.rand(m, dtype=Y.dtype, generator=torch.Generator().manual_seed(seed))
     weights = (weights / weights.sum()).to(Y.device)
     gap = (Z - Z.amax(0)) * weights
     return torch.where(Y.isfinite().all(-1), gap.amin(-1) + 0.05 * gap.sum(-1), math.nan)
+
+
+def _at_milestone(n: int) -> bool:
+    """Whether, with `n` observations, the choice of the warp is looked at again: at every 5 % more."""
+    return n <= 20 or math.floor(math.log(n) / 0.05) > math.floor(math.log(n - 1) / 0.05)
 
 
 def _warm_start(data: Dataset, d: int) -> Hypers | None:
