@@ -126,7 +126,7 @@ def test_the_optimum_of_the_pairs_by_trying_everything():
 
 def test_the_published_optimum_of_the_pressure_vessel():
     problem = by_name("mixed/pressure_vessel-4")
-    config = {"shell": 0.8125, "head": 0.4375, "radius": 42.0984455, "length": 176.6365959}
+    config = {"shell": 0.8125, "head": 0.4375, "radius": 42.0984455, "length": 176.63662}  # rounded outwards
     assert problem.objective(problem.space.validate(config)) == pytest.approx(problem.optimum, rel=1e-6)
 
 
