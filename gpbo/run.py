@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gpbo.study import Study
 
 _TICK = 0.2  # seconds between looks at Ctrl-C and the clock while workers are busy
-_MAX_ATTEMPTS = 3  # a trial whose driver died so often may be what kills it
+_MAX_ATTEMPTS = 3  # a trial whose driver died in so many runs in a row may be what kills it
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,11 @@ class _Loop:
         """The next trial to run: first those that an earlier loop had begun."""
         if self.rules.reached(self.study) is not None:
             return None
-        return begun.popleft() if begun else self.study._ask(self.owner, self.rules.n_trials)
+        while begun:
+            again = _count(self.study, begun.popleft())
+            if again is not None:
+                return again
+        return self.study._ask(self.owner, self.rules.n_trials)
 
     def _poll(self, timeout: float) -> Sequence[Outcome]:
         # An objective in this process is interrupted within; workers do not notice, and none of
@@ -162,16 +166,13 @@ def _take_over(study: Study, owner: str) -> tuple[deque[Trial], list[Trial]]:
         for trial in study.trials:
             if trial.state is not State.RUNNING or trial.owner is None or not is_gone(trial.owner):
                 continue
-            info = dict(trial.info)
-            if trial.owner != RELEASED:
-                info["attempts"] = info.get("attempts", 1) + 1
-            if info.get("attempts", 1) > _MAX_ATTEMPTS:
+            if trial.info.get("attempts", 1) >= _MAX_ATTEMPTS:
                 with suppress(TrialStateError):
                     failed.append(
                         study.fail(trial, f"lost {_MAX_ATTEMPTS} times: the driver died while it ran.")
                     )
                 continue
-            ours = replace(trial, owner=owner, info=info)
+            ours = replace(trial, owner=owner)
             if study._store.swap(trial, ours):
                 taken.append(ours)
     if taken:
@@ -209,12 +210,22 @@ def _record(study: Study, outcome: Outcome) -> Trial | None:
         return None
 
 
+def _count(study: Study, trial: Trial) -> Trial | None:
+    """The trial with one more attempt written on it, or None if it was told meanwhile.
+
+    Only now, when it is about to run: a driver that dies while it starts says nothing about the trial.
+    """
+    again = replace(trial, info={**trial.info, "attempts": trial.info.get("attempts", 1) + 1})
+    return again if study._store.swap(trial, again) else None
+
+
 def _release(study: Study, owner: str) -> None:
     """Give back what was not finished, so that the next loop runs it, on whichever machine that is."""
     try:
         for trial in study.trials:
             if trial.state is State.RUNNING and trial.owner == owner:
-                study._store.swap(trial, replace(trial, owner=RELEASED))
+                info = {**trial.info, "attempts": 0}  # it was not this trial that ended the loop
+                study._store.swap(trial, replace(trial, owner=RELEASED, info=info))
     except StoreError as error:  # another exception may be on its way; is_gone() says the same later
         logger.warning("study %r: unfinished trials could not be released: %s", study.name, error)
 

@@ -295,7 +295,7 @@ class TestCallbacks:
         assert all(t.owner == RELEASED for t in study.trials if t.state is State.RUNNING)
         study.optimize(objective, 2)
         assert [t.value for t in study.trials] == [0.1, 0.2]
-        assert all("attempts" not in t.info for t in study.trials)
+        assert all(t.info.get("attempts", 1) == 1 for t in study.trials)
 
 
 class TestInterrupts:
@@ -344,8 +344,8 @@ class TestInterrupts:
 class FailingStore:
     """A store whose disk is full for writes of which `fails` is true."""
 
-    def __init__(self, fails):
-        self._inner = MemoryStore()
+    def __init__(self, fails, inner=None):
+        self._inner = inner or MemoryStore()
         self._fails = fails
         self.meta = self._inner.meta
         self.trials = self._inner.trials
@@ -441,12 +441,38 @@ class TestTakeOver:
         assert states(study) == ["failed", "complete"]
         assert told == [0, 1]
 
-    def test_released_trials_do_not_count_as_lost(self):
+    def test_a_clean_release_begins_the_count_anew(self, dead_owner):
+        def objective(config):
+            raise KeyboardInterrupt
+
         study = queued([0.1])
-        study._ask(RELEASED)
+        study._ask(dead_owner)
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt):
+                study.optimize(objective, 1)
+            assert study.trials[0].info["attempts"] == 0
         study.optimize(identity, 1)
-        assert study.trials[0].value == 0.1
-        assert "attempts" not in study.trials[0].info
+        assert study.trials[0].info["attempts"] == 1
+
+    def test_a_driver_that_dies_before_the_trial_runs_does_not_count(self, dead_owner):
+        study = queued([0.1, 0.2])
+        for _ in range(2):
+            study._ask(dead_owner)
+
+        def objective(config):
+            raise KeyboardInterrupt
+
+        study._store = FailingStore(lambda new: new.owner == RELEASED, study._store)
+        with pytest.raises(KeyboardInterrupt):
+            study.optimize(objective, 2)
+        assert [t.info.get("attempts") for t in study.trials] == [2, None]
+
+    def test_one_that_was_told_meanwhile_is_not_run(self, dead_owner):
+        study = queued([0.1, 0.2])
+        for _ in range(2):
+            study._ask(dead_owner)
+        study.optimize(identity, 2, callbacks=[lambda s, t: s.tell(1, 7.0) if t.number == 0 else None])
+        assert [t.value for t in study.trials] == [0.1, 7.0]
 
     def test_a_stop_rule_that_holds_leaves_them_for_later(self, dead_owner):
         study = queued([0.1])
@@ -528,7 +554,7 @@ def test_a_driver_that_is_stopped_loses_nothing(number, workers, tmp_path):
         assert driver.communicate(timeout=60)[1] == ""
     trials = stored()
     assert [t.value for t in trials] == [(k / 10) ** 2 for k in range(6)]
-    attempts = 2 if number == signal.SIGKILL else None
+    attempts = 2 if number == signal.SIGKILL else 1
     assert [t.info.get("attempts") for t in trials[2 : 2 + workers]] == [attempts] * workers
     for path in tmp_path.glob("*.pid"):  # an objective in the driver itself leaves what it started
         if process_start(int(path.stem)) is not None:

@@ -61,15 +61,15 @@ def main() -> None:
     try:
         objective = pickle.loads(requests.get())
     except BaseException as error:
-        channel.send_bytes(_traceback(error).encode())
+        _send(channel, _traceback(error).encode())
         return
-    channel.send_bytes(READY)
+    _send(channel, READY)
     while (request := requests.get()) is not None:
         outcome = evaluate(objective, *request)
         for stream in (sys.stdout, sys.stderr):  # into a file they are buffered, and this process lives on
             if stream is not None and not stream.closed:
                 stream.flush()
-        channel.send_bytes(_packed(outcome))
+        _send(channel, _packed(outcome))
 
 
 def _listen(channel: Connection[Any, Any], requests: SimpleQueue[Any]) -> None:
@@ -79,6 +79,14 @@ def _listen(channel: Connection[Any, Any], requests: SimpleQueue[Any]) -> None:
             requests.put(channel.recv())
         except (EOFError, OSError):
             os.killpg(0, signal.SIGKILL)
+
+
+def _send(channel: Connection[Any, Any], message: bytes) -> None:
+    """Send to the driver; when it is gone, kill this process and all that it started."""
+    try:
+        channel.send_bytes(message)
+    except OSError:
+        os.killpg(0, signal.SIGKILL)
 
 
 def _close_stdin() -> None:
