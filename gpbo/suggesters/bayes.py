@@ -96,8 +96,7 @@ class GPSuggester:
         missing = self._initial(cube.d) - len(data.seen)
         known = data.Y.isfinite().all(-1)
         if missing > 0 or int(known.sum()) < 2 or cube.d == 0:
-            k = n if missing <= 0 else min(n, missing)
-            return Suggestion(_initial_points(data, cube, k, seed), {"source": "initial"})
+            return Suggestion(_initial_points(data, cube, n, seed), {"source": "initial"})
         with few_threads(len(data.X)):
             try:
                 return self._model_based(data, cube, n, seed)
