@@ -83,7 +83,7 @@ def to_dataset(
         if trial.state is State.RUNNING:
             pending.append(trial.config)
         if trial.state is State.FAILED:
-            rows.append((trial.config, failed, float("nan")))
+            rows.append((trial.config, failed, float("nan") if trial.budget is None else trial.budget))
         for seen in trial.observations:
             budget = float("nan") if seen.budget is None else seen.budget
             rows.append((trial.config, seen.values, budget))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gpbo.study import Study
 
 _TICK = 0.2  # seconds between looks at Ctrl-C and the clock while workers are busy
-_MAX_ATTEMPTS = 3  # a trial whose driver died in so many runs in a row may be what kills it
+_MAX_ATTEMPTS = 10  # a trial whose driver died so often may be what kills it
 
 logger = logging.getLogger(__name__)
 
