@@ -131,8 +131,15 @@ class GP:
         return grown.with_values(torch.cat([self.y, y.to(self.y)]))
 
     def with_values(self, y: Tensor) -> GP:  # (n,)
-        """The process with other values at its rows, in O(n^2); rows of nan must come last."""
-        known = int(y.isfinite().sum())
+        """The process with other values at its rows, in O(n^2); rows of nan must come last.
+
+        Raises:
+            SettingError: if a row of nan stands before a value.
+        """
+        finite = y.isfinite()
+        known = int(finite.sum())
+        if not bool(finite[:known].all()):
+            raise SettingError(f"`y`: rows without a value must come last, got one among the first {known}.")
         R = self.R[:known, :known]
         alpha = torch.zeros_like(y)
         alpha[:known] = R.mT @ (R @ (y[:known] - self.hypers.mean))

@@ -1,0 +1,285 @@
+import dataclasses
+
+import gpytorch
+import pytest
+import torch
+from botorch.models import SingleTaskGP
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpbo import Categorical, Float, SearchSpace
+from gpbo.cube import Cube
+from gpbo.errors import NumericsError, SettingError
+from gpbo.gp import Hypers, fit_gp, make_gp
+from gpbo.kernels import NUS
+
+SMOOTHNESS = pytest.mark.parametrize("nu", NUS)
+D = 3
+# At nu = 1/2 the kernel falls linearly from distance 0, and rounding in the distance shows in it.
+DIGITS = {0.5: 1e-6, 1.5: 1e-8, 2.5: 1e-8}
+
+
+def draws(*shape, seed):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def hypers(d=D, *, noise_var=1e-3, device="cpu"):
+    plain = {
+        "lengthscale": torch.linspace(0.3, 1.2, d).tolist(),
+        "noise_var": noise_var,
+        "outputscale": 1.7,
+        "mean": -0.4,
+    }
+    return Hypers.from_dict(plain, torch.device(device))
+
+
+def values(X):
+    y = torch.sin(5 * X).sum(-1)
+    return (y - y.mean()) / y.std()
+
+
+def example(n=30, *, nu=2.5, device="cpu", noise_var=1e-3):
+    X = draws(n, D, seed=1).to(device)
+    return make_gp(Cube.continuous(D), X, values(X), hypers(noise_var=noise_var, device=device), nu=nu), X
+
+
+def oracle(gp, X):
+    """BoTorch's model with the same hyper-parameters."""
+    matern = gpytorch.kernels.MaternKernel(nu=gp.nu, ard_num_dims=X.shape[-1])
+    model = SingleTaskGP(
+        X, gp.y.unsqueeze(-1), covar_module=gpytorch.kernels.ScaleKernel(matern), outcome_transform=None
+    ).to(X)
+    matern.lengthscale = gp.hypers.lengthscale
+    model.covar_module.outputscale = gp.hypers.outputscale
+    model.likelihood.noise = gp.hypers.noise_var
+    model.mean_module.constant.data.fill_(gp.hypers.mean)
+    return model.eval()
+
+
+@SMOOTHNESS
+def test_mean_variance_and_covariance_equal_botorch(device, nu):
+    gp, X = example(nu=nu, device=device)
+    model = oracle(gp, X)
+    T = torch.cat([draws(20, D, seed=2).to(device), X[:3] + 1e-4])
+    with torch.no_grad():
+        expected = model.posterior(T)
+    mean, var = gp.marginal(T)
+    assert torch.allclose(mean, expected.mean.squeeze(-1), rtol=DIGITS[nu], atol=DIGITS[nu])
+    assert torch.allclose(var, expected.variance.squeeze(-1), rtol=1e-6, atol=1e-3 * DIGITS[nu])
+    joint_mean, cov = gp.posterior(T)
+    assert torch.allclose(joint_mean, mean, rtol=1e-12)
+    assert torch.allclose(cov, expected.mvn.covariance_matrix, rtol=1e-6, atol=DIGITS[nu])
+    assert mean.dtype == var.dtype == cov.dtype == torch.float64
+    assert mean.device.type == device
+
+
+def test_a_worked_example():
+    # One observation y at x, noise v, outputscale s2: at x the mean is c + s2 / (s2 + v) (y - c).
+    x, y = torch.full((1, D), 0.3, dtype=torch.float64), torch.tensor([2.0], dtype=torch.float64)
+    gp = make_gp(Cube.continuous(D), x, y, hypers(noise_var=0.3))
+    mean, var = gp.marginal(x)
+    assert mean.item() == pytest.approx(-0.4 + 1.7 / 2.0 * 2.4, rel=1e-12)
+    assert var.item() == pytest.approx(1.7 - 1.7**2 / 2.0, rel=1e-12)
+    far = gp.marginal(torch.full((1, D), 1e6, dtype=torch.float64))
+    assert far[0].item() == pytest.approx(-0.4)
+    assert far[1].item() == pytest.approx(1.7)
+
+
+@SMOOTHNESS
+def test_marginal_gradients_equal_autograd_and_finite_differences(device, nu):
+    gp, _ = example(nu=nu, device=device)
+    T = draws(8, D, seed=3).to(device).requires_grad_(True)
+    mean, var = gp.marginal(T)
+    (by_mean,) = torch.autograd.grad(mean.sum(), T, retain_graph=True)
+    (by_var,) = torch.autograd.grad(var.sum(), T)
+    T = T.detach()
+    m, v, d_mean, d_var = gp.marginal_and_gradient(T)
+    assert torch.allclose(m, mean, rtol=1e-12)
+    assert torch.allclose(v, var, rtol=1e-10)
+    assert torch.allclose(d_mean, by_mean, rtol=1e-8, atol=1e-9)
+    assert torch.allclose(d_var, by_var, rtol=1e-7, atol=1e-8)
+    for j in range(D):
+        e = torch.zeros(D, dtype=T.dtype, device=device)
+        e[j] = 1e-6
+        up, down = gp.marginal(T + e), gp.marginal(T - e)
+        assert torch.allclose(d_mean[:, j], (up[0] - down[0]) / 2e-6, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(d_var[:, j], (up[1] - down[1]) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+@SMOOTHNESS
+def test_joint_gradients_equal_botorch(nu):
+    gp, X = example(nu=nu)
+    model = oracle(gp, X)
+    T = draws(4, 2, D, seed=4)
+    weights = draws(4, 2, 2, seed=5)
+    gradients = []
+    for posterior in (gp.posterior, lambda T: joint(model, T)):
+        at = T.clone().requires_grad_(True)
+        mean, cov = posterior(at)
+        gradients.append(torch.autograd.grad(mean.sum() + (weights * cov).sum(), at)[0])
+    assert torch.allclose(*gradients, rtol=1e-6, atol=10 * DIGITS[nu])
+
+
+def joint(model, T):
+    posterior = model.posterior(T)
+    return posterior.mean.squeeze(-1), posterior.mvn.covariance_matrix
+
+
+@SMOOTHNESS
+def test_gradients_at_an_observed_point_are_finite(nu):
+    gp, X = example(nu=nu)
+    for tensor in gp.marginal_and_gradient(X[:5]):
+        assert torch.isfinite(tensor).all()
+    at = X[:4].reshape(2, 2, D).clone().requires_grad_(True)
+    mean, cov = gp.posterior(at)
+    (gradient,) = torch.autograd.grad(mean.sum() + cov.sum(), at)
+    assert torch.isfinite(gradient).all()
+
+
+def test_leading_dimensions_are_those_of_the_argument():
+    gp, _ = example()
+    T = draws(2, 3, 4, D, seed=6)
+    mean, var = gp.marginal(T)
+    joint_mean, cov = gp.posterior(T)
+    assert mean.shape == var.shape == joint_mean.shape == (2, 3, 4)
+    assert cov.shape == (2, 3, 4, 4)
+    assert torch.allclose(cov.diagonal(dim1=-2, dim2=-1), var, rtol=1e-8)
+    assert torch.allclose(mean[1, 2], gp.marginal(T[1, 2])[0])
+
+
+@SMOOTHNESS
+@settings(max_examples=20)
+@given(n=st.integers(1, 20), p=st.integers(1, 8), seed=st.integers(0, 100))
+def test_conditioning_equals_making_it_anew(nu, n, p, seed):
+    X = draws(n + p, D, seed=seed)
+    y, T = values(X), draws(10, D, seed=seed + 1)
+    whole = make_gp(Cube.continuous(D), X, y, hypers(), nu=nu)
+    grown = make_gp(Cube.continuous(D), X[:n], y[:n], hypers(), nu=nu).condition(X[n:], y[n:])
+    assert grown.n == n + p
+    for found, expected in zip(grown.marginal(T), whole.marginal(T), strict=True):
+        assert torch.allclose(found, expected, rtol=DIGITS[nu], atol=DIGITS[nu])
+
+
+def test_a_point_observed_again_is_the_same_by_either_way():
+    gp, X = example(12, nu=0.5, noise_var=1e-6)
+    y = torch.cat([gp.y, gp.y[:2] + 0.1])
+    whole = make_gp(Cube.continuous(D), torch.cat([X, X[:2]]), y, gp.hypers, nu=0.5)
+    grown = gp.condition(X[:2], y[12:])
+    T = draws(10, D, seed=8)
+    for found, expected in zip(grown.marginal(T), whole.marginal(T), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-3)
+
+
+def test_pending_points_leave_the_mean_and_sharpen_the_variance(device):
+    gp, _ = example(device=device)
+    P, T = draws(4, D, seed=7).to(device), draws(50, D, seed=8).to(device)
+    pending = gp.condition(P)
+    before, after = gp.marginal(T), pending.marginal(T)
+    assert torch.allclose(after[0], before[0], rtol=1e-12, atol=1e-13)
+    assert (after[1] <= before[1] * (1 + 1e-12)).all()
+    assert (pending.marginal(P)[1] < gp.hypers.noise_var).all()
+    assert pending.y[-4:].isnan().all()
+    assert pending.n == gp.n + 4
+
+
+def test_values_that_arrive_for_pending_points_give_what_conditioning_gives(device):
+    gp, _ = example(device=device)
+    P, T = draws(4, D, seed=7).to(device), draws(10, D, seed=8).to(device)
+    y = torch.tensor([0.1, -2.0, 0.4, 1.0], dtype=torch.float64, device=device)
+    pending = gp.condition(P[:2]).condition(P[2:])
+    arrived, known = pending.with_values(torch.cat([gp.y, y])), gp.condition(P, y)
+    for found, expected in zip(arrived.marginal(T), known.marginal(T), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+    # the first two only: the mean is that without the others, the variance that with all four
+    half = pending.with_values(torch.cat([gp.y, y[:2], y.new_full((2,), torch.nan)]))
+    assert torch.allclose(half.marginal(T)[0], gp.condition(P[:2], y[:2]).marginal(T)[0], rtol=1e-9)
+    assert torch.allclose(half.marginal(T)[1], known.marginal(T)[1], rtol=1e-9)
+
+
+def test_values_behind_pending_rows_are_refused():
+    gp, X = example()
+    with pytest.raises(SettingError, match="rows without a value must come last"):
+        gp.condition(X[:2] + 0.01).condition(X[2:3] + 0.01, gp.y[:1])
+    with pytest.raises(SettingError, match="rows without a value must come last"):
+        gp.with_values(torch.cat([gp.y[:1] * torch.nan, gp.y[1:]]))
+
+
+def test_the_process_is_a_value(device):
+    gp, X = example(device=device)
+    before = {f.name: getattr(gp, f.name) for f in dataclasses.fields(gp)}
+    copies = {name: value.clone() for name, value in before.items() if isinstance(value, torch.Tensor)}
+    T = draws(5, D, seed=10).to(device)
+    untouched = T.clone(), X.clone()
+    gp.marginal(T), gp.marginal_and_gradient(T), gp.posterior(T)
+    gp.condition(T).with_values(torch.cat([gp.y, T[:, 0]]))
+    assert torch.equal(T, untouched[0])
+    assert torch.equal(X, untouched[1])
+    for name, copy in copies.items():
+        assert getattr(gp, name) is before[name]
+        assert torch.equal(getattr(gp, name), copy)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        gp.nu = 1.5
+
+
+def test_mixed_and_conditional_points_have_right_gradients():
+    space = SearchSpace(
+        c=Categorical(list("abc")), x=Float(0, 1), z=Float(0, 1, when={"c": ["a", "b"]}), w=Float(0, 1)
+    )
+    X = space.cube.draw(25, torch.Generator().manual_seed(0))
+    gp = make_gp(space.cube, X, values(X), hypers(4))
+    T = space.cube.draw(10, torch.Generator().manual_seed(1))
+    at = T.clone().requires_grad_(True)
+    mean, var = gp.marginal(at)
+    (by_mean,) = torch.autograd.grad(mean.sum(), at, retain_graph=True)
+    (by_var,) = torch.autograd.grad(var.sum(), at)
+    _, _, d_mean, d_var = gp.marginal_and_gradient(T)
+    assert torch.allclose(d_mean, by_mean, rtol=1e-8, atol=1e-10)
+    assert torch.allclose(d_var, by_var, rtol=1e-8, atol=1e-10)
+    assert (d_mean[:, 0] == 0).all()
+    inactive = space.cube.active(T)[:, 2].logical_not()
+    assert inactive.any()
+    assert (d_mean[inactive, 2] == 0).all()
+
+
+def test_fitting_gives_the_process_at_the_fitted_hypers(device):
+    X = draws(40, D, seed=11).to(device)
+    y = values(X)
+    gp, found = fit_gp(Cube.continuous(D), X, y)
+    again = make_gp(Cube.continuous(D), X, y, found.hypers[0])
+    assert gp.hypers is found.hypers[0]
+    T = draws(10, D, seed=12).to(device)
+    for one, other in zip(gp.marginal(T), again.marginal(T), strict=True):
+        assert torch.allclose(one, other, rtol=1e-7, atol=1e-9)
+    warm, kept = fit_gp(Cube.continuous(D), X, y, warm=found.hypers[0])
+    assert kept.skipped
+    assert torch.allclose(warm.marginal(T)[0], gp.marginal(T)[0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_variance_never_falls_below_zero(n):
+    X = torch.full((n, D), 0.5, dtype=torch.float64)
+    gp = make_gp(
+        Cube.continuous(D), X, values(draws(n, D, seed=0)) if n > 1 else X[:, 0], hypers(noise_var=1e-15)
+    )
+    assert (gp.marginal(X)[1] > 0).all()
+    _, var, _, d_var = gp.marginal_and_gradient(X)
+    assert (var > 0).all()
+    assert torch.isfinite(d_var).all()
+
+
+def test_bad_arguments_are_refused():
+    X, cube = draws(5, D, seed=0), Cube.continuous(D)
+    with pytest.raises(SettingError, match=r"`nu` must be one of \[0.5, 1.5, 2.5\], got 2"):
+        make_gp(cube, X, values(X), hypers(), nu=2)
+    with pytest.raises(
+        SettingError, match=r"`X` must have shape \(n, 3\) and `y` \(n,\), got \(5, 2\) and \(5,\)"
+    ):
+        make_gp(cube, X[:, :2], values(X), hypers())
+    with pytest.raises(SettingError, match=r"`X` must have shape .* got \(5, 3\) and \(4,\)"):
+        fit_gp(cube, X, values(X)[:4])
+
+
+def test_a_covariance_without_a_factor_is_an_error():
+    gp, X = example(5, noise_var=0.0)
+    with pytest.raises(NumericsError, match="not positive definite"):
+        gp.condition(X[:1].expand(3, D), gp.y[:3] * torch.nan + 1e300)
