@@ -10,7 +10,6 @@ from gpbo.data import Dataset, to_dataset
 from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
-from gpbo.suggesters.density import BOHBSuggester
 from gpbo.suggesters.grid import GridSuggester
 from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
 from gpbo.trial import Observation, State, Trial
@@ -20,7 +19,6 @@ SUGGESTERS = {
     "sobol": SobolSuggester(),
     "grid": GridSuggester(points_per_axis=4),
     "gp": GPSuggester(n_initial=4),
-    "bohb": BOHBSuggester(),
     "bohb": BOHBSuggester(),
     "bohb as published": BOHBSuggester(reference=True),
 }
