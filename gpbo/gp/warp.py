@@ -20,6 +20,7 @@ from torch import Tensor
 
 STRENGTHS = (0.0, 0.5, 5.0, 50.0)
 _FAILED_BELOW = 0.5  # of the standard deviation, below the worst value
+_FARTHEST = 1e100  # median gaps; squares of what is farther overflow
 
 
 class Warped(NamedTuple):
@@ -60,4 +61,4 @@ def _gaps(values: Tensor) -> Tensor:
     largest = values.abs().max().clamp(min=1e-300)
     gap = (values.max() / largest - values / largest).clamp(min=0.0)
     positive = gap[gap > 0.0]
-    return gap / positive.median() if len(positive) else gap
+    return (gap / positive.median()).clamp(max=_FARTHEST) if len(positive) else gap
