@@ -47,3 +47,14 @@ def test_random_points_are_uniform():
     X = RandomSuggester().suggest(empty(space), space.cube, 4000, 0).X
     counts = torch.bincount((X[:, 0] * 10).long(), minlength=10)
     assert (counts - 400).abs().max() < 5 * 19  # 5 sigma of a binomial(4000, 1/10)
+
+
+def test_the_last_points_of_a_space_too_large_to_list_are_found():
+    space = SearchSpace(a=Int(0, 4999))
+    assert space.cube.enumerate() is None
+    X = space.encode([{"a": k} for k in range(4990)])
+    n = len(X)
+    for number in range(n, n + 5):
+        data = Dataset(X, torch.zeros(n, 1), torch.zeros(n), pending=X[:0], number=number)
+        [config] = space.decode(RandomSuggester().suggest(data, space.cube, 1, 0).X)
+        assert config["a"] >= 4990
