@@ -16,6 +16,7 @@ from torch import Tensor
 _MEMORY = 8
 _ARMIJO = 1e-4
 _SHORTER = 0.3
+_FIRST = 0.3  # scaled lengths that a step without history goes at most
 _SHORTEST = 1e-6
 
 
@@ -50,7 +51,7 @@ def maximize_rows(
     b, k = x.shape
     S, Y = x.new_zeros(_MEMORY, b, k), x.new_zeros(_MEMORY, b, k)
     rho = x.new_zeros(_MEMORY, b)
-    t = (0.3 / g.abs().amax(-1).clamp(min=1e-12)).clamp(max=1.0)
+    t = x.new_ones(b)
     done = torch.zeros(b, dtype=torch.bool, device=x.device)
     rounds = 1
     while rounds < max_rounds:
@@ -62,7 +63,7 @@ def maximize_rows(
         step = -_two_loop(pg, S, Y, rho)
         step = torch.where(free, step, 0.0)
         uphill = (step * pg).sum(-1) >= 0.0
-        step = torch.where(uphill.unsqueeze(-1), -pg, step)
+        step = torch.where(uphill.unsqueeze(-1), -_first_step(pg), step)
         target = (x + t.unsqueeze(-1) * step * scale).clamp(0.0, 1.0)
         new_value, new_slope = function(target)
         rounds += 1
@@ -84,7 +85,7 @@ def maximize_rows(
 
 
 def _two_loop(g: Tensor, S: Tensor, Y: Tensor, rho: Tensor) -> Tensor:  # (b, k)
-    """The inverse-Hessian product (Nocedal 1980); rows without history get the gradient itself."""
+    """The inverse-Hessian product (Nocedal 1980); rows without history get a first step."""
     q = g.clone()
     alphas = []
     for i in range(_MEMORY - 1, -1, -1):
@@ -92,12 +93,17 @@ def _two_loop(g: Tensor, S: Tensor, Y: Tensor, rho: Tensor) -> Tensor:  # (b, k)
         q -= alpha.unsqueeze(-1) * Y[i]
         alphas.append(alpha)
     yy = Y[-1].square().sum(-1)
-    gamma = torch.where(rho[-1] > 0.0, 1.0 / (rho[-1] * yy).clamp(min=1e-300), 1.0)
-    q *= gamma.unsqueeze(-1)
+    gamma = 1.0 / (rho[-1] * yy).clamp(min=1e-300)
+    q = torch.where((rho[-1] > 0.0).unsqueeze(-1), q * gamma.unsqueeze(-1), _first_step(q))
     for i, alpha in zip(range(_MEMORY), reversed(alphas), strict=True):
         beta = rho[i] * (Y[i] * q).sum(-1)
         q += (alpha - beta).unsqueeze(-1) * S[i]
     return q
+
+
+def _first_step(g: Tensor) -> Tensor:  # (b, k)
+    """The gradient, no longer than a part of the box, however steep the function."""
+    return g * (_FIRST / g.abs().amax(-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
 
 
 def _remember(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpbo.errors import SettingError
 from gpbo.gp import GP
 from gpbo.seeding import derive
 
@@ -77,7 +78,13 @@ def q_log_ei(gp: GP, best_f: float, samples: Tensor) -> MonteCarlo:  # samples (
 
 
 def q_ucb(gp: GP, beta: float, samples: Tensor) -> MonteCarlo:  # samples (s, q)
-    """The expected best upper confidence bound of q points."""
+    """The expected best upper confidence bound of q points.
+
+    Raises:
+        SettingError: if `beta` is negative.
+    """
+    if beta < 0:
+        raise SettingError(f"`beta` must be >= 0, got {beta}.")
     weight = math.sqrt(beta * math.pi / 2.0)
 
     def utility(mean: Tensor, deviations: Tensor) -> Tensor:
