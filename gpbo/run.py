@@ -52,6 +52,11 @@ def run(
     """Nothing; evaluates trials as `Study.optimize` says."""
     if not callable(objective):
         raise SettingError(f"`objective` must be a function of a config, got {objective!r}.")
+    if study._scheduler.rungs:  # it would run in full, and be recorded as if it had run to a rung
+        raise SettingError(
+            "`optimize` cannot tell an objective its budget yet, so it takes no `scheduler`; call `ask` and "
+            "`tell` yourself: `trial.budget` says how far a trial may run."
+        )
     callbacks = _functions("callbacks", callbacks)
     workers = _whole("workers", workers, low=1)
     gpus_per_trial = _whole("gpus_per_trial", gpus_per_trial, low=0)

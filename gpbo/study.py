@@ -328,7 +328,8 @@ class Study:
             progress: Whether to show a bar in a terminal or in Jupyter; it is never shown in a log.
 
         Raises:
-            SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
+            SettingError: if an argument breaks its rule, no stop rule is given for an endless space, or the
+                study has a scheduler with budgets, of which the objective would not know.
             ObjectiveError: if the objective cannot be sent to worker processes, or not loaded there.
             StoreError: if the store cannot be written; it names the values that were not stored.
         """

@@ -188,6 +188,13 @@ class TestStopRules:
         with pytest.raises(SettingError, match=r"`objective` must be a function of a config, got 0\.5"):
             make_study().optimize(0.5, 1)
 
+    @pytest.mark.parametrize("scheduler", [gpbo.ASHA(), gpbo.Hyperband(), gpbo.MedianStopping(9)])
+    def test_a_scheduler_whose_budgets_the_objective_would_not_see(self, scheduler):
+        study = make_study(scheduler=scheduler)
+        with pytest.raises(SettingError, match=r"cannot tell an objective its budget yet.*`ask` and `tell`"):
+            study.optimize(identity, 3)
+        assert study.trials == []
+
     @pytest.mark.parametrize("rule", ["target", "patience"])
     def test_rules_for_one_objective(self, rule):
         study = make_study(direction=["minimize", "minimize"])
