@@ -1,0 +1,415 @@
+import json
+import math
+from statistics import median
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpbo
+from gpbo import Categorical, Float, GPSuggester, Int, SearchSpace
+from gpbo.cube import Cube, is_new
+from gpbo.data import Dataset
+from gpbo.errors import SettingError
+from gpbo.suggesters.quasirandom import sobol_points
+
+
+def draws(*shape, seed):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def dataset(X, y, *, pending=None, number=None, info=None, budget=None, device="cpu"):
+    Y = torch.as_tensor(y, dtype=torch.float64)
+    Y = Y.reshape(len(X), -1) if Y.numel() else Y.reshape(0, 1)
+    pending = X[:0] if pending is None else pending
+    budget = torch.full((len(X),), math.nan, dtype=torch.float64) if budget is None else budget
+    number = len(X) + len(pending) if number is None else number
+    tensors = [t.to(device) for t in (X, Y, budget, pending)]
+    return Dataset(*tensors, number=number, info=info or {})
+
+
+def surface(X):
+    return torch.sin(6 * X).sum(-1) - 2 * (X - 0.4).square().sum(-1)
+
+
+def check(suggestion, cube, data, n=1):
+    """Every suggestion is of new, feasible points of the space, and its info is plain JSON."""
+    X = suggestion.X.cpu()
+    assert X.shape == (n, cube.d)
+    assert torch.isfinite(X).all()
+    assert torch.equal(cube.snap(X.clone()), X)
+    assert cube.feasible(X).all()
+    assert is_new(X, data.seen.cpu()).all()
+    assert json.loads(json.dumps(dict(suggestion.info), allow_nan=False)) == dict(suggestion.info)
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"acquisition": "log_ie"},
+            r"`acquisition` must be one of .*, got 'log_ie'\. Did you mean 'log_[ep]i'",
+        ),
+        ({"acquisition": None}, "`acquisition` must be one of .*, got None"),
+        ({"pending": "beleiver"}, r"`pending` must be one of .*, got 'beleiver'\. Did you mean 'believer'"),
+        ({"nu": 2}, r"`nu` must be one of \[0.5, 1.5, 2.5\], got 2"),
+        ({"beta": -0.1}, r"`beta` must be >= 0, got -0\.1"),
+        ({"beta": math.nan}, "`beta` must be >= 0, got nan"),
+        ({"n_initial": 0}, "`n_initial` must be >= 1, got 0"),
+        ({"joint": True, "acquisition": "ei"}, "`joint` needs acquisition 'log_ei' or 'ucb', got 'ei'"),
+        ({"joint": True, "acquisition": "log_pi"}, "`joint` needs acquisition .* got 'log_pi'"),
+    ],
+)
+def test_bad_settings_are_refused(setting, message):
+    with pytest.raises(SettingError, match=message):
+        GPSuggester(**setting)
+
+
+# --- the initial design
+
+
+@pytest.mark.parametrize(("d", "expected"), [(1, 5), (2, 5), (3, 5), (6, 8), (10, 12), (50, 12)])
+def test_the_first_trials_are_the_centre_and_sobol_points(d, expected):
+    cube, X = Cube.continuous(d), torch.empty(0, d, dtype=torch.float64)
+    for number in range(expected):
+        data = dataset(X, surface(X))
+        suggestion = GPSuggester().suggest(data, cube, 1, 7)
+        assert suggestion.info["source"] == "initial"
+        check(suggestion, cube, data)
+        if number:
+            assert torch.equal(suggestion.X, sobol_points(data, cube, 1, 7))
+        else:
+            assert (suggestion.X == 0.5).all()
+        X = torch.cat([X, suggestion.X])
+    assert GPSuggester().suggest(dataset(X, surface(X)), cube, 1, 7).info["source"] == "gp"
+
+
+def test_the_number_of_initial_trials_can_be_set():
+    cube, X = Cube.continuous(2), draws(3, 2, seed=0)
+    assert GPSuggester(n_initial=4).suggest(dataset(X, surface(X)), cube, 1, 0).info["source"] == "initial"
+    assert GPSuggester(n_initial=3).suggest(dataset(X, surface(X)), cube, 1, 0).info["source"] == "gp"
+
+
+def test_a_first_batch_begins_with_the_centre_and_repeats_nothing():
+    cube = Cube.continuous(3)
+    data = dataset(torch.empty(0, 3, dtype=torch.float64), [])
+    suggestion = GPSuggester().suggest(data, cube, 4, 0)
+    assert (suggestion.X[0] == 0.5).all()
+    check(suggestion, cube, data, n=4)
+
+
+@pytest.mark.parametrize("values", [[math.nan] * 8, [1.0] + [math.nan] * 7])
+def test_without_two_values_no_model_is_made(values):
+    cube, X = Cube.continuous(2), draws(8, 2, seed=0)
+    data = dataset(X, values)
+    suggestion = GPSuggester().suggest(data, cube, 1, 0)
+    assert suggestion.info["source"] == "initial"
+    check(suggestion, cube, data)
+
+
+# --- robustness
+
+SPACES = {
+    "continuous": SearchSpace(x=Float(0, 1), y=Float(-5, 5), z=Float(1e-5, 1, log=True)),
+    "mixed": SearchSpace(x=Float(0, 1), i=Int(1, 9), c=Categorical(list("abc")), j=Int(1, 1000, log=True)),
+    "conditional": SearchSpace(
+        c=Categorical(list("ab")), x=Float(0, 1, when={"c": "a"}), k=Categorical(list("uvw"), when={"c": "b"})
+    ),
+    "constrained": SearchSpace(x=Float(0, 1), y=Float(0, 1), constraints=["x + y <= 0.7"]),
+}
+
+SHAPES = {
+    "smooth": lambda X, seed: surface(X),
+    "constant": lambda X, seed: torch.full((len(X),), 0.1, dtype=torch.float64),
+    "noise": lambda X, seed: draws(len(X), seed=seed),
+    "huge": lambda X, seed: 1e300 * (2 * draws(len(X), seed=seed) - 1),
+    "tiny": lambda X, seed: 1e-300 * draws(len(X), seed=seed),
+    "huge and tiny": lambda X, seed: 10.0 ** (300 * draws(len(X), seed=seed).sub(0.5).sign()),
+    "outlier above": lambda X, seed: surface(X) + 1e9 * (torch.arange(len(X)) == 1),
+    "outlier below": lambda X, seed: surface(X) - 1e9 * (torch.arange(len(X)) == 1),
+    "heavy tails": lambda X, seed: torch.tan(3.14159 * (draws(len(X), seed=seed) - 0.5)),
+    "two levels": lambda X, seed: (draws(len(X), seed=seed) > 0.5).double(),
+}
+
+
+@settings(max_examples=25)
+@given(
+    space=st.sampled_from(list(SPACES)),
+    shape=st.sampled_from(list(SHAPES)),
+    n=st.integers(2, 25),
+    copies=st.sampled_from([1, 1, 3]),
+    failed=st.sampled_from([0.0, 0.05, 0.5]),
+    n_pending=st.integers(0, 3),
+    seed=st.integers(0, 1000),
+)
+def test_awkward_studies_still_get_a_model_and_a_point(space, shape, n, copies, failed, n_pending, seed):
+    cube = SPACES[space].cube
+    X = cube.draw(n, torch.Generator().manual_seed(seed)).repeat(copies, 1)
+    y = SHAPES[shape](X, seed)
+    y[2:] = torch.where(draws(len(y) - 2, seed=seed + 1) < failed, math.nan, y[2:])
+    data = dataset(X, y, pending=cube.draw(n_pending, torch.Generator().manual_seed(seed + 2)))
+    suggestion = GPSuggester(n_initial=1).suggest(data, cube, 1, seed)
+    check(suggestion, cube, data)
+    assert suggestion.info["source"] == "gp"
+    assert "fallback" not in suggestion.info
+
+
+AWKWARD = {
+    "two equal points, different values": ([[0.5, 0.5], [0.5, 0.5]], [0.0, 1.0]),
+    "the same point ten times": ([[0.2, 0.7]] * 10, [0.1 * k for k in range(10)]),
+    "one point and failures": ([[0.2, 0.7], [0.3, 0.1], [0.9, 0.9]], [1.0, 1.0, math.nan]),
+    "on a line": ([[k / 9, 0.5] for k in range(10)], [float(k) for k in range(10)]),
+    "last digit": ([[k / 9, 1 - k / 9] for k in range(10)], [1.0 + k * 2**-52 for k in range(10)]),
+    "points a hair apart": ([[0.5 + k * 1e-8, 0.5] for k in range(10)], [float(k % 2) for k in range(10)]),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+@pytest.mark.parametrize("acquisition", ["log_ei", "ei", "log_pi", "ucb"])
+def test_awkward_points_still_get_a_model_and_a_point(name, acquisition):
+    X, y = AWKWARD[name]
+    cube, data = Cube.continuous(2), dataset(torch.tensor(X, dtype=torch.float64), y)
+    suggestion = GPSuggester(n_initial=1, acquisition=acquisition).suggest(data, cube, 1, 0)
+    check(suggestion, cube, data)
+    assert suggestion.info["source"] == "gp"
+
+
+LARGE = {
+    "500 columns": SearchSpace({f"x{i}": Float(0, 1) for i in range(500)}),
+    "a category of 200 levels": SearchSpace(c=Categorical(list(range(200))), x=Float(0, 1)),
+    "30 conditional parameters": SearchSpace(
+        {
+            "kind": Categorical([f"k{i}" for i in range(10)]),
+            **{f"x{i}": Float(0, 1, when={"kind": f"k{i % 10}"}) for i in range(30)},
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_spaces_get_a_model_and_a_point(name):
+    cube = LARGE[name].cube
+    X = cube.draw(30, torch.Generator().manual_seed(0))
+    data = dataset(X, surface(X[:, :3]))
+    suggestion = GPSuggester().suggest(data, cube, 1, 0)
+    check(suggestion, cube, data)
+    assert suggestion.info["source"] == "gp"
+
+
+def test_a_model_that_cannot_be_made_is_replaced_by_a_draw_and_said_so():
+    # Hyper-parameters on the last trial with which no matrix has a factor.
+    cube, X = Cube.continuous(2), draws(70, 2, seed=0)
+    broken = {"lengthscale": [math.nan, 1.0], "noise_var": 1e-3, "outputscale": 1.0, "mean": 0.0}
+    data = dataset(X, surface(X), info={"hypers": broken, "warp": 0})
+    suggestion = GPSuggester().suggest(data, cube, 1, 0)
+    check(suggestion, cube, data)
+    assert suggestion.info["source"] == "random"
+    assert "not positive definite" in suggestion.info["fallback"]
+
+
+# --- quality
+
+
+def branin(x, y):
+    u, v = 15 * x - 5, 15 * y
+    bowl = v - 5.1 / (4 * math.pi**2) * u**2 + 5 / math.pi * u - 6
+    return bowl**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(u) + 10  # at best 0.397887
+
+
+HARTMANN_A = [
+    [10, 3, 17, 3.5, 1.7, 8],
+    [0.05, 10, 17, 0.1, 8, 14],
+    [3, 3.5, 1.7, 10, 17, 8],
+    [17, 8, 0.05, 10, 0.1, 14],
+]
+HARTMANN_P = [
+    [0.1312, 0.1696, 0.5569, 0.0124, 0.8283, 0.5886],
+    [0.2329, 0.4135, 0.8307, 0.3736, 0.1004, 0.9991],
+    [0.2348, 0.1451, 0.3522, 0.2883, 0.3047, 0.6650],
+    [0.4047, 0.8828, 0.8732, 0.5743, 0.1091, 0.0381],
+]
+
+
+def hartmann(**x):  # at best -3.32237
+    x = list(x.values())
+    total = 0.0
+    for weight, A, P in zip([1.0, 1.2, 3.0, 3.2], HARTMANN_A, HARTMANN_P, strict=True):
+        total -= weight * math.exp(-sum(a * (xi - p) ** 2 for a, xi, p in zip(A, x, P, strict=True)))
+    return total
+
+
+def best_after(n, objective, space, suggester, seed, direction="minimize"):
+    study = gpbo.Study(space, suggester=suggester, store=None, seed=seed, direction=direction)
+    for _ in range(n):
+        trial = study.ask()
+        study.tell(trial, objective(**trial.config))
+    return study
+
+
+BRANIN = SearchSpace(x=Float(0, 1), y=Float(0, 1))
+
+
+def gaps_of(n, objective, best, space, suggester, seeds):
+    """How far from the best value each of some short studies ends."""
+    return [best_after(n, objective, space, suggester, seed).best.value - best for seed in seeds]
+
+
+@pytest.mark.parametrize(("acquisition", "seeds"), [("log_ei", [0, 1, 2]), ("ucb", [0])])
+def test_branin_is_solved_where_random_search_is_far(acquisition, seeds):
+    found = gaps_of(18, branin, 0.397887, BRANIN, GPSuggester(acquisition=acquisition), seeds)
+    chance = gaps_of(18, branin, 0.397887, BRANIN, gpbo.RandomSuggester(), range(15))
+    assert max(found) < 0.3
+    assert max(found) < 0.5 * median(chance)
+
+
+def test_hartmann_in_six_dimensions_is_solved_where_random_search_is_far():
+    space = SearchSpace({f"x{i}": Float(0, 1) for i in range(6)})
+    found = gaps_of(25, hartmann, -3.32237, space, GPSuggester(), range(3))
+    chance = gaps_of(25, hartmann, -3.32237, space, gpbo.RandomSuggester(), range(15))
+    assert median(found) < 0.8
+    assert median(found) < 0.5 * median(chance)
+
+
+# --- one study or another
+
+
+def test_maximising_is_minimising_the_negative_to_the_bit():
+    down = best_after(12, branin, BRANIN, GPSuggester(), 3)
+    up = best_after(12, lambda **c: -branin(**c), BRANIN, GPSuggester(), 3, direction="maximize")
+    assert [t.config for t in up.trials] == [t.config for t in down.trials]
+    assert [t.info for t in up.trials] == [t.info for t in down.trials]
+
+
+@pytest.mark.parametrize("settings", [{}, {"joint": True}, {"acquisition": "ucb", "pending": "liar_min"}])
+def test_the_same_arguments_give_the_same_bits(device, settings):
+    cube, X = SPACES["mixed"].cube, SPACES["mixed"].cube.draw(15, torch.Generator().manual_seed(0))
+    data = dataset(X, surface(X), pending=cube.draw(2, torch.Generator().manual_seed(1)), device=device)
+    first, second = (GPSuggester(**settings).suggest(data, cube, 2, 5) for _ in range(2))
+    assert torch.equal(first.X, second.X)
+    assert first.info == second.info
+    assert first.X.device.type == device
+
+
+def test_the_data_are_not_written_into():
+    cube, X = Cube.continuous(3), draws(15, 3, seed=0)
+    data = dataset(X, surface(X), pending=draws(2, 3, seed=1))
+    before = [t.clone() for t in (data.X, data.Y, data.pending)]
+    GPSuggester(joint=True).suggest(data, cube, 2, 0)
+    for now, then in zip((data.X, data.Y, data.pending), before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_seed_and_number_choose_the_point_only_among_good_ones():
+    cube, X = Cube.continuous(2), draws(30, 2, seed=0)
+    found = [GPSuggester().suggest(dataset(X, surface(X)), cube, 1, seed).X for seed in range(4)]
+    for x in found[1:]:
+        assert torch.allclose(x, found[0], atol=2e-2)  # one optimum of one acquisition function
+
+
+@pytest.mark.parametrize("pending", ["variance", "believer", "liar_min", "liar_mean", "liar_max"])
+def test_a_batch_one_after_another_spreads(pending):
+    cube, X = Cube.continuous(2), draws(12, 2, seed=0)
+    data = dataset(X, surface(X))
+    suggestion = GPSuggester(pending=pending).suggest(data, cube, 4, 0)
+    check(suggestion, cube, data, n=4)
+    assert torch.pdist(suggestion.X).min() > 1e-2
+
+
+@pytest.mark.parametrize("acquisition", ["log_ei", "ucb"])
+@pytest.mark.parametrize("space", SPACES)
+def test_joint_batches_are_new_feasible_and_apart(acquisition, space):
+    cube = SPACES[space].cube
+    X = cube.draw(12, torch.Generator().manual_seed(0))
+    data = dataset(X, surface(X), pending=cube.draw(1, torch.Generator().manual_seed(1)))
+    suggestion = GPSuggester(acquisition=acquisition, joint=True).suggest(data, cube, 3, 0)
+    check(suggestion, cube, data, n=3)
+
+
+def test_a_batch_larger_than_the_space_gives_what_is_left():
+    space = SearchSpace(c=Categorical(list("abc")), i=Int(0, 2))
+    X = space.cube.enumerate()[:6]
+    data = dataset(X, surface(X))
+    for joint in (False, True):
+        suggestion = GPSuggester(n_initial=1, joint=joint).suggest(data, space.cube, 5, 0)
+        check(suggestion, space.cube, data, n=3)
+
+
+def test_pending_points_are_kept_away_from():
+    # Here the posterior mean has its top between the observations, above all of them: what a pending point
+    # there is expected to bring must not be counted again, or all workers get that very point.
+    cube, X = Cube.continuous(2), draws(12, 2, seed=0)
+    pending = X[:0]
+    for _ in range(4):
+        data = dataset(X, surface(X), pending=pending, number=12)
+        pending = torch.cat([pending, GPSuggester().suggest(data, cube, 1, 0).X])
+    assert torch.pdist(pending).min() > 1e-2
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_several_objectives_get_a_mix_that_changes_with_the_trial(m):
+    cube, X = Cube.continuous(2), draws(15, 2, seed=0)
+    Y = torch.stack([-(X - c).square().sum(-1) for c in torch.linspace(0.1, 0.9, m)], dim=-1)
+    Y[3] = math.nan
+    found = []
+    for number in range(15, 23):
+        data = dataset(X, Y, number=number)
+        suggestion = GPSuggester().suggest(data, cube, 1, 0)
+        check(suggestion, cube, data)
+        found.append(suggestion.X)
+    found = torch.cat(found)
+    assert torch.pdist(found).max() > 0.2  # along the front from (0.1, 0.1) to (0.9, 0.9)
+    assert (found[:, 0] - found[:, 1]).abs().median() < 0.2  # and not far from it
+
+
+def test_the_largest_budget_with_enough_values_is_modelled():
+    # At budget 9 the best is at 0.9, at budget 1 it looks to be at 0.1.
+    cube, X = Cube.continuous(1), draws(30, 1, seed=0)
+    budget = torch.where(torch.arange(30) < 20, 1.0, 9.0).double()
+    y = torch.where(budget == 9.0, -(X[:, 0] - 0.9).abs(), 10 - (X[:, 0] - 0.1).abs())
+    suggestion = GPSuggester(acquisition="ucb", beta=0.0).suggest(dataset(X, y, budget=budget), cube, 1, 0)
+    assert suggestion.X.item() > 0.7
+
+
+# --- reopening
+
+
+def test_hypers_on_the_last_trial_survive_json_and_start_the_next_fit():
+    cube, X = Cube.continuous(3), draws(21, 3, seed=0)
+    y = surface(X)
+    info = GPSuggester().suggest(dataset(X[:20], y[:20]), cube, 1, 0).info
+    read = json.loads(json.dumps(info))
+    assert read == info  # floats are written with all their digits
+    kept = dataset(X, y, info=info)
+    reopened = dataset(X, y, info=read)
+    one, other = (GPSuggester().suggest(data, cube, 1, 0) for data in (kept, reopened))
+    assert torch.equal(one.X, other.X)
+    assert one.info == other.info
+
+
+def test_a_study_reopened_from_its_file_goes_on_with_the_same_bits(tmp_path):
+    undisturbed = best_after(10, branin, BRANIN, GPSuggester(), 4)
+    for _ in range(10):
+        study = gpbo.Study(BRANIN, suggester=GPSuggester(), store=str(tmp_path / "study.db"), seed=4)
+        trial = study.ask()
+        study.tell(trial, branin(**trial.config))
+    assert [t.config for t in study.trials] == [t.config for t in undisturbed.trials]
+    assert [t.info for t in study.trials] == [t.info for t in undisturbed.trials]
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {},
+        {"source": "initial"},
+        {"hypers": {"lengthscale": [1.0], "noise_var": 1.0, "outputscale": 1.0, "mean": 0.0}},
+    ],
+)
+def test_information_of_another_space_or_none_starts_cold(info):
+    cube, X = Cube.continuous(2), draws(10, 2, seed=0)
+    one = GPSuggester().suggest(dataset(X, surface(X), info=info), cube, 1, 0)
+    other = GPSuggester().suggest(dataset(X, surface(X)), cube, 1, 0)
+    assert torch.equal(one.X, other.X)
