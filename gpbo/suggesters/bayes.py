@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -45,6 +46,8 @@ _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
+_NOTHING_EXPECTED = math.log(0.01)  # log EI of standardised values: the known basin is searched
+_EXPLORE_BETA = 9.0  # of the UCB that then takes every other trial: three standard deviations
 _RESTART_UNTIL = 64  # observations; up to here a warm fit is checked against a cold one
 
 
@@ -118,6 +121,7 @@ class GPSuggester:
         best_f = _best_f(gp, X, y)
         top = X[y.topk(min(_INCUMBENTS, len(y))).indices]
         gp = with_pending(gp, data.pending, self.pending)
+        best_f = _expected_best(gp, best_f, data.pending)
         if self.joint and n > 1:
             found = self._jointly(gp, best_f, cube, data.seen, top, n, derive(seed, data.number, "joint"))
         else:
@@ -154,24 +158,28 @@ class GPSuggester:
     def _one_by_one(
         self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int, number: int
     ) -> Tensor:  # (<= n, d)
-        effort = _GPU_EFFORT if seen.is_cuda else _CPU_EFFORT
+        scale, effort = gp.hypers.lengthscale, _GPU_EFFORT if seen.is_cuda else _CPU_EFFORT
+        look = partial(maximize, cube=cube, incumbents=top, scale=scale, effort=effort)
         found = seen.new_empty(0, cube.d)
         for k in range(n):
-            x = maximize(
-                self._analytic(gp, best_f),
-                cube,
-                incumbents=top,
-                seen=torch.cat([seen, found]),
-                scale=gp.hypers.lengthscale,
-                seed=derive(seed, number, "acquisition", k),
-                effort=effort,
-            )
+            taken = torch.cat([seen, found])
+            acquisition = self._analytic(gp, best_f)
+            x = look(acquisition, seen=taken, seed=derive(seed, number, "acquisition", k))
+            if x is not None and (number + k) % 2 == 0 and self._is_exhausted(acquisition, x):
+                x = look(ucb(gp, _EXPLORE_BETA), seen=taken, seed=derive(seed, number, "explore", k))
             if x is None:
                 break
             found = torch.cat([found, x.unsqueeze(0)])
             if k + 1 < n:
                 gp = with_pending(gp, x.unsqueeze(0), self.pending)
+                best_f = _expected_best(gp, best_f, x.unsqueeze(0))
         return found
+
+    def _is_exhausted(self, acquisition: Analytic, x: Tensor) -> bool:
+        """Whether so little improvement is expected anywhere that every other trial should explore."""
+        if self.acquisition != "log_ei":
+            return False
+        return float(acquisition.values(x.unsqueeze(0))) < _NOTHING_EXPECTED
 
     def _jointly(
         self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int
@@ -255,3 +263,12 @@ def _best_f(gp: GP, X: Tensor, y: Tensor) -> float:
     if float(gp.hypers.noise_var) < _NOISY:
         return float(y.max())
     return float(gp.marginal(X)[0].max())
+
+
+def _expected_best(gp: GP, best_f: float, pending: Tensor) -> float:
+    """The value to improve on once the pending points are known as well.
+
+    Where a pending point is expected to beat all that was observed, the improvement it brings anyway must
+    not count again, or the next point is the same one.
+    """
+    return max(best_f, float(gp.marginal(pending)[0].max())) if len(pending) else best_f
