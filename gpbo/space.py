@@ -8,7 +8,7 @@ proposes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,10 @@ class SearchSpace:
         _check_parents(self.parameters)
         if isinstance(constraints, str) or callable(constraints):
             constraints = [constraints]
+        if not isinstance(constraints, Iterable):
+            raise SpaceError(
+                f"`constraints` must be a list of functions and expressions, got {constraints!r}."
+            )
         self.constraints: tuple[Constraint, ...] = tuple(constraints)
         self._rules = [Rule(c, self.parameters) for c in self.constraints]
 

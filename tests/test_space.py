@@ -233,6 +233,8 @@ def test_a_config_that_does_not_fit_is_refused(config, message):
         ),
         (lambda: SearchSpace(x=Int(0, 1), constraints=["x <"]), r"is not an expression"),
         (lambda: SearchSpace(x=Int(0, 1), constraints=[3]), r"must be a function or an expression, got 3"),
+        (lambda: SearchSpace(x=Int(0, 1), constraints=3), r"`constraints` must be a list .* got 3"),
+        (lambda: SearchSpace(x=Int(0, 1), constraints=None), r"`constraints` must be a list .* got None"),
         (lambda: SearchSpace.from_dict({"params": {}}), r"expected a dictionary with the key 'parameters'"),
         (lambda: SearchSpace.from_dict([]), r"expected a dictionary"),
         (
