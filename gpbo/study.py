@@ -87,6 +87,12 @@ class Study:
             raise SettingError(f"`name` must be a non-empty string, got {name!r}.")
         self.name: str = name
         self.device: str = device
+        for role, given, method, like in (
+            ("suggester", suggester, "suggest", "GPSuggester()"),
+            ("scheduler", scheduler, "judge", "ASHA()"),
+        ):
+            if given is not None and (isinstance(given, type) or not hasattr(given, method)):
+                raise SettingError(f"`{role}` must be an object such as {like}, got {given!r}.")
         self._suggester: Suggester | None = suggester
         self._scheduler: Scheduler = scheduler or RunToEnd()
         if self._scheduler.rungs and len(self.directions) > 1:

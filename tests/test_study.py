@@ -18,6 +18,7 @@ from gpbo.errors import (
     TrialStateError,
     UnknownTrialError,
 )
+from gpbo.schedulers.asha import ASHA
 from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.stores.memory import MemoryStore
 from gpbo.study import Study
@@ -30,7 +31,7 @@ B = {"x": 0.5, "opt": "sgd", "m": 0.125}
 
 
 def study_of(space=SPACE, **options):
-    return Study(space, suggester=RandomSuggester(), **options)
+    return Study(space, **{"suggester": RandomSuggester(), **options})
 
 
 def test_ask_and_tell():
@@ -404,6 +405,12 @@ def test_true_in_place_of_one_is_another_space():
         ({"name": ""}, r"`name` must be a non-empty string, got ''"),
         ({"name": 3}, r"`name` must be a non-empty string, got 3"),
         ({"store": ""}, r"`store` must name a file or a database"),
+        ({"store": 3}, r"`store` must be None, a path, a database URL or a store, got 3"),
+        ({"store": MemoryStore}, r"`store` must be None, .* got <class 'gpbo"),
+        ({"suggester": "gp"}, r"`suggester` must be an object such as GPSuggester\(\), got 'gp'"),
+        ({"suggester": RandomSuggester}, r"`suggester` must be an object .* got <class 'gpbo"),
+        ({"scheduler": "asha"}, r"`scheduler` must be an object such as ASHA\(\), got 'asha'"),
+        ({"scheduler": ASHA}, r"`scheduler` must be an object .* got <class 'gpbo"),
     ],
 )
 def test_settings_that_break_their_rule_are_refused(options, message):

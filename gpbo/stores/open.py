@@ -18,11 +18,14 @@ def open_store(where: Store | str | Path | None, name: str, *, create: bool = Tr
         create: Whether a file or a study that is not there is made.
 
     Raises:
+        SettingError: if `where` is none of these.
         StoreError: if it cannot be opened, or is not there and must not be made.
     """
     if where is None:
         return MemoryStore()
     if not isinstance(where, str | Path):
+        if isinstance(where, type) or not hasattr(where, "asking"):
+            raise SettingError(f"`store` must be None, a path, a database URL or a store, got {where!r}.")
         return where
     if not str(where):
         raise SettingError("`store` must name a file or a database, got an empty string.")
