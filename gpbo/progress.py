@@ -28,6 +28,7 @@ class Progress:
     def __init__(self, study: Study, total: int | None, *, shown: bool) -> None:
         self._study = study
         self._bar: Any = None
+        self._best: tuple[int, str] = (-1, "")  # after so many results: finding a front is quadratic
         if not shown:
             return
         from tqdm.auto import tqdm
@@ -51,7 +52,10 @@ class Progress:
         finished = _finished(self._study)
         minutes = (time.monotonic() - self._started) / 60
         rate = (len(finished) - self._initial) / minutes if minutes else 0.0
-        parts = [_best(self._study), f"{rate:.3g}/min", f"{running} running"]
+        n_final = sum(trial.state.is_final for trial in self._study.trials)
+        if self._best[0] != n_final:
+            self._best = n_final, _best(self._study)
+        parts = [self._best[1], f"{rate:.3g}/min", f"{running} running"]
         failed = sum(trial.state is State.FAILED for trial in finished)
         parts += [f"{failed} failed"] if failed else []
         self._bar.set_postfix_str(", ".join(parts), refresh=False)

@@ -60,6 +60,25 @@ def test_several_objectives_have_no_best(monkeypatch):
     assert "front of 2" in stderr_lines()[-1]
 
 
+def test_the_front_is_sought_only_when_a_trial_has_finished(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, direction=["minimize", "maximize"])
+    study.add({"x": 0.5}, [1.0, 1.0])
+    sought = []
+    front = gpbo.Study.pareto_front.fget
+    monkeypatch.setattr(gpbo.Study, "pareto_front", property(lambda self: sought.append(1) or front(self)))
+    bar = Progress(study, 3, shown=True)
+    for running in (1, 2, 2):
+        bar.show(running)
+    assert len(sought) == 1
+    study.tell(study.ask(), [2.0, 3.0])
+    bar.show(1)
+    bar.close()
+    assert len(sought) == 2
+    assert "front of 2" in stderr_lines()[-1]
+    assert "1 running" in stderr_lines()[-1]
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_is_silent_in_a_log(study, shown, capsys):
     bar = Progress(study, 4, shown=shown)
