@@ -69,6 +69,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "schedulers":  # for `gpbo.schedulers.rungs`, whose functions are public but have no short name
+        return importlib.import_module("gpbo.schedulers")
     if name not in _HOMES:
         raise AttributeError(f"module 'gpbo' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,6 @@
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,12 @@ def test_the_list_of_names_is_sorted_and_honest():
     assert gpbo.__all__ == sorted(gpbo.__all__)
     assert set(gpbo.__all__) == {*gpbo._HOMES, "__version__"}
     assert dir(gpbo) == gpbo.__all__
+
+
+def test_the_rungs_are_reached_without_another_import():
+    code = "import gpbo; print(gpbo.schedulers.rungs.rung_budgets(1, 27, 3))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "(1, 3, 9, 27)\n", done.stderr
 
 
 def test_an_unknown_name_is_refused():
