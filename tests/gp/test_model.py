@@ -11,6 +11,7 @@ from gpbo import Categorical, Float, SearchSpace
 from gpbo.cube import Cube
 from gpbo.errors import NumericsError, SettingError
 from gpbo.gp import Hypers, fit_gp, make_gp
+from gpbo.gp.fit import fit
 from gpbo.kernels import NUS
 
 SMOOTHNESS = pytest.mark.parametrize("nu", NUS)
@@ -283,3 +284,11 @@ def test_a_covariance_without_a_factor_is_an_error():
     gp, X = example(5, noise_var=0.0)
     with pytest.raises(NumericsError, match="not positive definite"):
         gp.condition(X[:1].expand(3, D), gp.y[:3] * torch.nan + 1e300)
+
+
+def test_a_fit_of_many_rows_that_begins_with_a_few_ends_where_the_whole_fit_does():
+    X = draws(300, D, seed=13)
+    y = values(X) + 0.1 * draws(300, seed=14)
+    found = fit_gp(Cube.continuous(D), X, y)[1]
+    whole = fit(X, torch.arange(D), y, D)
+    assert found.values[0] == pytest.approx(whole.values[0], abs=0.01)

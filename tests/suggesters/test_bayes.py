@@ -413,3 +413,12 @@ def test_information_of_another_space_or_none_starts_cold(info):
     one = GPSuggester().suggest(dataset(X, surface(X), info=info), cube, 1, 0)
     other = GPSuggester().suggest(dataset(X, surface(X)), cube, 1, 0)
     assert torch.equal(one.X, other.X)
+
+
+def test_a_refit_that_promises_nothing_is_skipped_and_said_so():
+    cube, X = Cube.continuous(3), draws(70, 3, seed=0)
+    info = GPSuggester().suggest(dataset(X, surface(X)), cube, 1, 0).info
+    again = GPSuggester().suggest(dataset(X, surface(X), info=info), cube, 1, 0).info
+    assert "refit" not in info
+    assert again["refit"] == "skipped"
+    assert again["hypers"]["lengthscale"] == pytest.approx(info["hypers"]["lengthscale"])
