@@ -248,7 +248,7 @@ def _summarise(study: Study, rival: Study, objective: Objective) -> Summary:
     """The summary of two finished searches; this is the one look at the test set."""
     import torch
 
-    best, target = study.best, rival.best.value or 0.0
+    best, target = study.best, rival.best.observations[-1].value
     config = dict(best.config)
     validation = Score(best.observations[-1].value, objective.score(config).accuracy)
     train, held_out, test = digits()
@@ -256,8 +256,7 @@ def _summarise(study: Study, rival: Study, objective: Objective) -> Summary:
     scores = [
         train_and_score(config, everything, test, epochs=objective.epochs, seed=seed) for seed in TEST_SEEDS
     ]
-    losses = [trial.value for trial in study.trials if trial.state is State.COMPLETE]
-    reached = [k for k, loss in enumerate(losses, 1) if loss is not None and loss <= target]
+    reached = [k for k, t in enumerate(study.trials, 1) if t.value is not None and t.value <= target]
     return Summary(
         trials=len(study.trials),
         number=best.number,

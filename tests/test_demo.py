@@ -88,6 +88,17 @@ def test_the_demo_in_its_short_form_and_again(tmp_path, monkeypatch, capsys):
     assert len(gpbo.Study.load("gpbo-demo.db", SHORT).trials) == demo.SHORT_TRIALS
 
 
+def test_trials_that_failed_count_until_random_search_is_overtaken(monkeypatch):
+    monkeypatch.setattr(demo, "TEST_SEEDS", (1, 2))
+    study, rival = (gpbo.Study(demo.SPACE, suggester=gpbo.RandomSuggester()) for _ in range(2))
+    rival.add(CONFIG, 0.5)
+    study.add(CONFIG, 0.6)
+    study.fail(study.ask(), "no memory")
+    study.add(CONFIG, 0.5)
+    summary = demo._summarise(study, rival, demo.Objective(epochs=1))
+    assert (summary.trials, summary.number, summary.overtook) == (3, 2, 3)
+
+
 def test_the_verdict_is_plain_either_way(tmp_path):
     kept = {
         "trials": 40, "number": 3, "config": {"lr": 0.1}, "validation": {"loss": 0.2, "accuracy": 0.9},
