@@ -590,17 +590,20 @@ DECIDING = textwrap.dedent("""
         return (config["x"] - 0.3) ** 2
 
     left = int(sys.argv[2])
-    study = gpbo.Study({"x": gpbo.Float(0, 1)}, suggester=Deciding(), store=sys.argv[1])
+    suggester = {"all": Deciding(), "gp": gpbo.GPSuggester(n_initial=3)}[sys.argv[3]]
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, suggester=suggester, store=sys.argv[1], device="cpu")
     study.optimize(objective, 8)
 """)
 
 
-def test_after_a_crash_the_decisions_are_those_of_an_undisturbed_run(tmp_path):
+@pytest.mark.parametrize("suggester", ["all", "gp"])
+def test_after_a_crash_the_decisions_are_those_of_an_undisturbed_run(suggester, tmp_path):
     script = tmp_path / "deciding.py"
     script.write_text(DECIDING)
 
     def go(name, fuse):
-        return subprocess.run([sys.executable, str(script), str(tmp_path / name), str(fuse)]).returncode
+        command = [sys.executable, str(script), str(tmp_path / name), str(fuse), suggester]
+        return subprocess.run(command).returncode
 
     assert go("whole.db", 0) == 0
     assert [go("torn.db", fuse) for fuse in (5, 0)] == [-signal.SIGKILL, 0]
