@@ -98,7 +98,7 @@ def _ranked(at: Point, factorizations: int, *, skipped: bool) -> Fit:
         theta = at.theta[row]
         if all(float((theta - other).abs().max()) > 0.1 for other in kept):
             kept.append(theta)
-            hypers.append(from_theta(theta, at.mean[row]))
+            hypers.append(from_theta(theta))
             values.append(float(at.value[row]))
     return Fit(tuple(hypers), tuple(values), factorizations, skipped, at.L[order[0]])
 

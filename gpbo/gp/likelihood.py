@@ -3,17 +3,16 @@
 Notation: n observations, F features phi in groups that share a lengthscale, p = d + 2 parameters theta,
 b starts in one batch (every tensor has a leading b). With z = phi / lengthscale,
 
-    C = K + v I = L L^T    R = inv(L)    P = R^T R    alpha = P (y - c)    W = P - alpha alpha^T    M = W o G
+    C = K + 11^T + v I = L L^T    R = inv(L)    P = R^T R    alpha = P y    W = P - alpha alpha^T    M = W o G
 
-    f            = 1/2 (y - c) . alpha + sum log diag L + n/2 log 2 pi + 1/2 c^2 + 1/2 |(theta - m) / s|^2
+    f            = 1/2 y . alpha + sum log diag L + n/2 log 2 pi + 1/2 |(theta - m) / s|^2
     df/dlog l_f  = sum_n z_nf^2 (M 1)_n - (Z^T M Z)_ff         summed over a group; no n x n x d tensor
     df/dlog v    = v/2 (tr P - alpha . alpha)
-    df/dlog s2   = 1/2 (n - v tr P - (y - c) . alpha + v alpha . alpha)
+    df/dlog s2   = 1/2 (n - v tr P - 1^T P 1 - y . alpha + v alpha . alpha + (1 . alpha)^2)
     H_ij         = alpha^T K_i P K_j alpha - 1/2 tr(P K_i P K_j) + 1/2 tr(W K_ij)
 
-K_i is the derivative of C by theta_i. The constant mean c has a N(0, 1) prior and stands at its optimum
-for each theta, so f is a profile: its gradient is the one at fixed c, its Hessian loses
-(1^T P K_i alpha) (1^T P K_j alpha) / (1^T P 1 + 1). The trace of a product is exact for small n and else the
+K_i is the derivative of C by theta_i; 11^T is the constant mean, integrated out (Rasmussen and Williams
+2006, section 2.7). The trace of a product is exact for small n and else the
 mean of u_i . u_j over fixed random probes e, u_i = R K_i R^T e (Hutchinson; Geoga, Anitescu and Stein 2019,
 arXiv 1808.03215). Derivations: Rasmussen and Williams 2006, section 5.4.1.
 """
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpbo.gp.hypers import NOISE_FLOOR, prior
+from gpbo.gp.hypers import MEAN_VAR, NOISE_FLOOR, prior
 from gpbo.kernels import matern, matern_and_slope, matern_curvature, squared_distances
 from gpbo.numerics import inverse_factor
 
@@ -67,7 +66,6 @@ class Point:
 
     theta: Tensor  # (b, p)
     value: Tensor  # (b,), inf where C is not positive definite
-    mean: Tensor  # (b,)
     Z: Tensor  # (b, n, F)
     L: Tensor  # (b, n, n)
     alpha: Tensor  # (b, n)
@@ -110,24 +108,20 @@ def evaluate(problem: Problem, theta: Tensor) -> Point:  # (b, p)
     r2 = squared_distances(Z, Z)
     r2.diagonal(dim1=-2, dim2=-1).zero_()
     C = matern(r2, problem.nu).mul_(outputscale[:, None, None])
+    C += MEAN_VAR
     C.diagonal(dim1=-2, dim2=-1).add_(noise_var[:, None])
     L, info = torch.linalg.cholesky_ex(C)
     y = problem.y.expand(len(theta), n)
-    both = torch.stack([y, torch.ones_like(y)], dim=-1)
-    solved = torch.cholesky_solve(both, L)
-    ones_y, ones_ones = solved.sum(-2).unbind(-1)
-    mean = ones_y / (ones_ones + 1.0)
-    alpha = solved[..., 0] - mean[:, None] * solved[..., 1]
+    alpha = torch.cholesky_solve(y.unsqueeze(-1), L).squeeze(-1)
     centre, spread = prior(d, theta.device)
     value = (
-        0.5 * ((y - mean[:, None]) * alpha).sum(-1)
+        0.5 * (y * alpha).sum(-1)
         + L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         + 0.5 * n * math.log(2 * math.pi)
-        + 0.5 * mean * mean
         + 0.5 * ((theta - centre) / spread).square().sum(-1)
     )
     value = torch.where((info == 0) & value.isfinite(), value, math.inf)
-    return Point(theta, value, mean, Z, L, alpha)
+    return Point(theta, value, Z, L, alpha)
 
 
 def gradient(problem: Problem, at: Point) -> Tensor:  # (b, p)
@@ -160,7 +154,6 @@ class _Derivatives:
         self.R = inverse_factor(at.L)
         self.P = self.R.mT @ self.R
         self.W = torch.baddbmm(self.P, at.alpha.unsqueeze(-1), at.alpha.unsqueeze(-2), alpha=-1.0)
-        self.residual = self._times_C(at.alpha)
         centre, spread = prior(d, at.theta.device)
         self.precision = spread**-2
         M = self.W * self.G
@@ -168,7 +161,9 @@ class _Derivatives:
         trace = self.P.diagonal(dim1=-2, dim2=-1).sum(-1)
         fit = at.alpha.square().sum(-1)
         self.d_noise = 0.5 * self.excess * (trace - fit)
-        self.d_scale = 0.5 * (problem.n - self.noise_var * (trace - fit) - (self.residual * at.alpha).sum(-1))
+        constant = MEAN_VAR * (self.P.sum((-2, -1)) - at.alpha.sum(-1).square())
+        data = (problem.y * at.alpha).sum(-1)
+        self.d_scale = 0.5 * (problem.n - self.noise_var * (trace - fit) - constant - data)
         self.d_length = self._by_group(by_feature)
         self.likelihood = torch.cat([self.d_length, self.d_noise[:, None], self.d_scale[:, None]], -1)
         self.gradient = self.likelihood + (at.theta - centre) * self.precision
@@ -178,9 +173,6 @@ class _Derivatives:
         U = self._derivatives_times(at.alpha.unsqueeze(-1)).squeeze(-1)  # (b, p, n): K_i alpha
         PU = U @ self.P
         H = PU @ U.mT
-        mean_slope = PU.sum(-1)
-        curvature = self.P.sum((-2, -1)) + 1.0
-        H -= mean_slope.unsqueeze(-1) * mean_slope.unsqueeze(-2) / curvature[:, None, None]
         V = self._derivatives_times(self.R.mT @ self._probes(rough))  # (b, p, n, S)
         V = (self.R.unsqueeze(1) @ V).flatten(-2)
         H -= 0.5 * (V @ V.mT)
@@ -230,11 +222,9 @@ class _Derivatives:
         out = V.new_zeros(b, self.problem.d + 2, n, S)
         out.index_add_(1, self.problem.groups, by_feature)
         out[:, -2] = self.excess[:, None, None] * V
-        out[:, -1] = self.at.L @ (self.at.L.mT @ V) - self.noise_var[:, None, None] * V
+        constant = MEAN_VAR * V.sum(-2, keepdim=True)
+        out[:, -1] = self.at.L @ (self.at.L.mT @ V) - self.noise_var[:, None, None] * V - constant
         return out
-
-    def _times_C(self, v: Tensor) -> Tensor:  # (b, n) -> (b, n)
-        return (self.at.L @ (self.at.L.mT @ v.unsqueeze(-1))).squeeze(-1)
 
     def _by_group(self, by_feature: Tensor) -> Tensor:  # (..., F) -> (..., d)
         out = by_feature.new_zeros(*by_feature.shape[:-1], self.problem.d)

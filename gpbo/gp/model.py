@@ -1,9 +1,9 @@
 """The Gaussian process as a value: what is believed, given observations and hyper-parameters.
 
 Notation: n rows of which the last p may be pending, F features, z = phi / lengthscale, R = inv(L) with
-L L^T = K + noise_var I, alpha = R^T R (y - mean). For a point x with covariances k to the n rows
+L L^T = K + noise_var I, alpha = R^T R y. For a point x with covariances k to the n rows
 
-    mean(x) = mean + k . alpha            var(x) = outputscale - |R k|^2
+    mean(x) = k . alpha            var(x) = k(x, x) - |R k|^2            k(x, x) = outputscale + MEAN_VAR
 
 The variance does not depend on y, so a pending row, whose y is unknown, sharpens the variance with an
 alpha of 0 and leaves the mean as it is; a value that arrives, or is imagined for it, changes alpha only.
@@ -19,7 +19,7 @@ from torch import Tensor
 from gpbo.cube import Cube
 from gpbo.errors import SettingError
 from gpbo.gp.fit import Fit, fit
-from gpbo.gp.hypers import Hypers
+from gpbo.gp.hypers import MEAN_VAR, Hypers
 from gpbo.kernels import NUS, Embedding, matern, matern_and_slope, squared_distances
 from gpbo.numerics import append_inverse_factor, cholesky, inverse_factor
 
@@ -64,7 +64,7 @@ class GP:
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # (..., a, F), (..., b, F) -> (..., a, b)
         """The prior covariance between scaled features; differentiable once."""
         k: Tensor = _Matern.apply(_distances(A, B), self.nu)  # type: ignore[no-untyped-call]
-        return self.hypers.outputscale * k
+        return self.hypers.outputscale * k + MEAN_VAR
 
     def marginal(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., d) -> (...), (...)
         """The posterior mean and variance of the function at each point, noise left out."""
@@ -72,10 +72,11 @@ class GP:
         if z.requires_grad:
             k = self.covariance(z, self.Z)
         else:  # the same in place, for the many points of a screening
-            k = matern(squared_distances(z, self.Z), self.nu).mul_(self.hypers.outputscale)
-        mean = self.hypers.mean + k @ self.alpha
+            k = matern(squared_distances(z, self.Z), self.nu)
+            k.mul_(self.hypers.outputscale).add_(MEAN_VAR)
+        mean = k @ self.alpha
         A = k @ self.R.mT
-        var = self.hypers.outputscale - torch.linalg.vecdot(A, A)
+        var = self.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A)
         return mean, var.clamp(min=_MIN_VAR * float(self.hypers.outputscale))
 
     def marginal_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -86,13 +87,13 @@ class GP:
         z = self.features(X)
         k, G = matern_and_slope(squared_distances(z, self.Z), self.nu)
         outputscale = self.hypers.outputscale
-        k *= outputscale
+        k.mul_(outputscale).add_(MEAN_VAR)
         G *= outputscale
         A = k @ self.R.mT
         V = A @ self.R
-        mean = self.hypers.mean + k @ self.alpha
+        mean = k @ self.alpha
         floor = _MIN_VAR * float(outputscale)
-        var = outputscale - torch.linalg.vecdot(A, A)
+        var = outputscale + MEAN_VAR - torch.linalg.vecdot(A, A)
         scale = self.hypers.lengthscale.reciprocal()[self.embedding.groups.to(X.device)]
 
         def pulled(weights: Tensor) -> Tensor:  # sum_n weights_n (Z_n - z) / l
@@ -109,7 +110,7 @@ class GP:
         k = self.covariance(z, self.Z)
         A = k @ self.R.mT
         cov = self.covariance(z, z) - A @ A.mT
-        return self.hypers.mean + k @ self.alpha, cov
+        return k @ self.alpha, cov
 
     def condition(self, X: Tensor, y: Tensor | None = None) -> GP:  # (p, d), (p,)
         """The process with p more rows, in O(n^2 p); without `y` they are pending.
@@ -142,7 +143,7 @@ class GP:
             raise SettingError(f"`y`: rows without a value must come last, got one among the first {known}.")
         R = self.R[:known, :known]
         alpha = torch.zeros_like(y)
-        alpha[:known] = R.mT @ (R @ (y[:known] - self.hypers.mean))
+        alpha[:known] = R.mT @ (R @ y[:known])
         return replace(self, y=y, alpha=alpha)
 
 
@@ -165,7 +166,7 @@ def make_gp(cube: Cube, X: Tensor, y: Tensor, hypers: Hypers, *, nu: float = 2.5
     Z, centre = _scaled_features(embedding, X, hypers)
     r2 = squared_distances(Z, Z)
     r2.diagonal().zero_()
-    C = hypers.outputscale * matern(r2, nu)
+    C = hypers.outputscale * matern(r2, nu) + MEAN_VAR
     C.diagonal().add_(hypers.noise_var)
     L, _ = cholesky(C)
     gp = GP(embedding, hypers, nu, Z, centre, inverse_factor(L), y, torch.zeros_like(y))

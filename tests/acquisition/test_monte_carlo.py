@@ -14,6 +14,7 @@ from gpbo.acquisition import base_samples, ei, log_ei, q_log_ei, q_ucb
 from gpbo.cube import Cube
 from gpbo.errors import SettingError
 from gpbo.gp import Hypers, make_gp
+from gpbo.gp.hypers import MEAN_VAR
 
 D, Q, BEST = 3, 3, 0.6
 
@@ -25,7 +26,7 @@ def draws(*shape, seed):
 def process(device="cpu"):
     X = draws(20, D, seed=0).to(device)
     y = torch.sin(5 * X).sum(-1)
-    plain = {"lengthscale": [0.4, 0.6, 0.8], "noise_var": 1e-3, "outputscale": 1.5, "mean": 0.2}
+    plain = {"lengthscale": [0.4, 0.6, 0.8], "noise_var": 1e-3, "outputscale": 1.5}
     hypers = Hypers.from_dict(plain, torch.device(device))
     return make_gp(Cube.continuous(D), X, (y - y.mean()) / y.std(), hypers), X
 
@@ -38,11 +39,15 @@ def gp(device):
 def botorch_model(gp, X):
     matern = gpytorch.kernels.MaternKernel(nu=2.5, ard_num_dims=D)
     covariance = gpytorch.kernels.ScaleKernel(matern)
-    model = SingleTaskGP(X, gp.y.unsqueeze(-1), covar_module=covariance, outcome_transform=None).to(X)
+    constant = gpytorch.kernels.ConstantKernel()
+    model = SingleTaskGP(
+        X, gp.y.unsqueeze(-1), covar_module=covariance + constant, outcome_transform=None
+    ).to(X)
+    constant.constant = torch.tensor(MEAN_VAR, dtype=torch.float64)
     matern.lengthscale = gp.hypers.lengthscale
     covariance.outputscale = gp.hypers.outputscale
     model.likelihood.noise = gp.hypers.noise_var
-    model.mean_module.constant.data.fill_(gp.hypers.mean)
+    model.mean_module.constant.data.fill_(0.0)
     return model.eval()
 
 
