@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpbo.errors import SettingError
+from gpbo.errors import NumericsError, SettingError
 from gpbo.gp import GP
 from gpbo.seeding import derive
 
 _TAU_PLUS = 1e-6  # temperature of the smooth plus, in units of y
 _TAU_MAX = 1e-2  # temperature of the smooth max, in nats
-_JITTER = 1e-8  # times the outputscale, on the q x q covariance
+_JITTERS = (1e-8, 1e-6, 1e-4)  # times the outputscale, on the q x q covariance
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,7 @@ class MonteCarlo:
     def __call__(self, X: Tensor) -> Tensor:  # (..., q, d) -> (...)
         """The value of each candidate set; differentiable once."""
         mean, cov = self.gp.posterior(X)
-        eye = torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)
-        C = torch.linalg.cholesky(cov + (_JITTER * self.gp.hypers.outputscale) * eye)
+        C = _factor(cov, float(self.gp.hypers.outputscale))
         deviations = torch.einsum("...qr,sr->s...q", C, self.samples)
         return self.utility(mean, deviations)
 
@@ -91,6 +90,20 @@ def q_ucb(gp: GP, beta: float, samples: Tensor) -> MonteCarlo:  # samples (s, q)
         return (mean + weight * deviations.abs()).amax(dim=-1).mean(dim=0)
 
     return MonteCarlo(gp, samples, utility)
+
+
+def _factor(cov: Tensor, outputscale: float) -> Tensor:  # (..., q, q)
+    """The lower factors of posterior covariances, which equal points make singular.
+
+    Raises:
+        NumericsError: if one is not positive definite even with jitter.
+    """
+    eye = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
+    for jitter in _JITTERS:
+        C, info = torch.linalg.cholesky_ex(cov + jitter * outputscale * eye)
+        if not bool(info.any()):
+            return C
+    raise NumericsError(f"a joint covariance is not positive definite even with a jitter of {_JITTERS[-1]}.")
 
 
 def _log_softplus(x: Tensor) -> Tensor:

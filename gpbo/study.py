@@ -16,8 +16,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from gpbo.checks import as_whole, finite, whole
 from gpbo.errors import (
     MissingExtraError,
     NoResultError,
@@ -34,7 +35,7 @@ from gpbo.schedulers.rungs import is_reported, report_budget
 from gpbo.space import Config, SearchSpace
 from gpbo.stores.base import Store
 from gpbo.stores.open import open_store
-from gpbo.trial import Done, Observation, Resume, State, Trial, Wait
+from gpbo.trial import Done, Observation, Resume, Start, State, Trial, Wait
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["minimize", "maximize"]
 _DIRECTIONS = ("minimize", "maximize")
+_Chosen = tuple[Config, dict[str, Any]]  # a config and how it was chosen
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +83,7 @@ class Study:
     ) -> None:
         self.space: SearchSpace = space if isinstance(space, SearchSpace) else SearchSpace(space)
         self.directions: tuple[Direction, ...] = _directions(direction)
-        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-            raise SettingError(f"`seed` must be a whole number, got {seed!r}.")
+        seed = whole("seed", seed)
         if not isinstance(name, str) or not name:
             raise SettingError(f"`name` must be a non-empty string, got {name!r}.")
         self.name: str = name
@@ -103,7 +104,7 @@ class Study:
         self._minimised: Minimised = Minimised([direction == "maximize" for direction in self.directions])
         self._store: Store = open_store(store, name)
         self._stopped: bool = False
-        self.seed: int = self._remember(int(seed))
+        self.seed: int = self._remember(seed)
 
     @classmethod
     def load(cls, store: Store | str | Path, name: str = "default", **options: Any) -> Study:
@@ -125,13 +126,41 @@ class Study:
         seen = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no trials"
         return f"Study({self.name!r}, {len(self.space.parameters)} parameters, {seen})"
 
-    def ask(self) -> Trial | None:
-        """The next trial to evaluate, or None when there is nothing (more) to run.
+    @overload
+    def ask(self) -> Trial | None: ...
 
-        None means that the scheduler waits for other trials or is done, or that a finite space has no
-        config left that was not asked for.
+    @overload
+    def ask(self, n: int) -> list[Trial]: ...
+
+    def ask(self, n: int | None = None) -> Trial | list[Trial] | None:
+        """The next trial to evaluate, or None when there is nothing (more) to run; with `n`, a list.
+
+        None, or a shorter list, means that the scheduler waits for other trials or is done, or that a finite
+        space has no config left that was not asked for.
+
+        Args:
+            n: How many trials to ask for at once; a suggester chooses them to go together.
+
+        Raises:
+            SettingError: if `n` is not a whole number >= 1.
         """
-        return self._ask(owner=None)
+        if n is None:
+            return self._ask(owner=None)
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+            raise SettingError(f"`n` must be a whole number >= 1, got {n!r}.")
+        asked: list[Trial] = []
+        with self._store.asking():
+            while len(asked) < n:
+                trials = self._store.trials()
+                if self._scheduler.rungs or self._queued(trials):
+                    one = self._ask(owner=None)
+                    more = [] if one is None else [one]
+                else:
+                    more = self._add(trials, self._suggest(trials, int(n) - len(asked)), Start(), None)
+                asked += more
+                if not more:
+                    break
+        return asked
 
     def tell(
         self,
@@ -160,9 +189,9 @@ class Study:
         """
         values = self._values(value)
         if budget is not None:
-            budget = _finite("budget", budget)
+            budget = finite("budget", budget)
         if seconds is not None:
-            seconds = _finite("seconds", seconds)
+            seconds = finite("seconds", seconds)
         bad = [v for v in values if not math.isfinite(v)]
         rungs = self._scheduler.rungs
         if budget is None and isinstance(trial, Trial):
@@ -209,9 +238,9 @@ class Study:
         """
         valid, values = self.space.validate(config), self._values(value)
         if budget is not None:
-            budget = _finite("budget", budget)
+            budget = finite("budget", budget)
         if seconds is not None:
-            seconds = _finite("seconds", seconds)
+            seconds = finite("seconds", seconds)
         bad = [v for v in values if not math.isfinite(v)]
         with self._store.asking():
             trial = Trial(
@@ -373,12 +402,15 @@ class Study:
                 return _lent(new) if self._store.swap(old, new) else None
             if n_trials is not None and sum(t.info.get("source") != "added" for t in trials) >= n_trials:
                 return None
-            chosen = self._queued(trials) or self._suggest(trials)
-            if chosen is None:
-                return None
-            config, info = chosen
-            trial = Trial(
-                number=len(trials),
+            added = self._add(trials, self._queued(trials) or self._suggest(trials, 1), wish, owner)
+            return added[0] if added else None
+
+    def _add(
+        self, trials: Sequence[Trial], chosen: Sequence[_Chosen], wish: Start, owner: str | None
+    ) -> list[Trial]:
+        added = [
+            Trial(
+                number=number,
                 config=config,
                 budget=wish.budget,
                 bracket=wish.bracket,
@@ -386,15 +418,18 @@ class Study:
                 owner=owner,
                 started=time.time(),
             )
-            self._store.add([trial])
-            return _lent(trial)
+            for number, (config, info) in enumerate(chosen, start=len(trials))
+        ]
+        self._store.add(added)
+        return [_lent(trial) for trial in added]
 
-    def _queued(self, trials: Sequence[Trial]) -> tuple[Config, dict[str, Any]] | None:
+    def _queued(self, trials: Sequence[Trial]) -> list[_Chosen]:
+        """The config whose turn it is in the queue, if there is one."""
         queue = self._store.meta.get("queue", [])
         used = sum(t.info.get("source") == "queue" for t in trials) if queue else 0
-        return (dict(queue[used]), {"source": "queue"}) if used < len(queue) else None
+        return [(dict(config), {"source": "queue"}) for config in queue[used : used + 1]]
 
-    def _suggest(self, trials: Sequence[Trial]) -> tuple[Config, dict[str, Any]] | None:
+    def _suggest(self, trials: Sequence[Trial], n: int) -> list[_Chosen]:
         from gpbo.data import to_dataset
 
         if self._suggester is None:
@@ -403,9 +438,8 @@ class Study:
             self._suggester = GPSuggester()
         maximize = [direction == "maximize" for direction in self.directions]
         data = to_dataset(trials, self.space, maximize, number=len(trials), device=self.device)
-        suggestion = self._suggester.suggest(data, self.space.cube, 1, self.seed)
-        configs = self.space.decode(suggestion.X)
-        return (configs[0], dict(suggestion.info)) if configs else None
+        suggestion = self._suggester.suggest(data, self.space.cube, n, self.seed)
+        return [(config, dict(suggestion.info)) for config in self.space.decode(suggestion.X)]
 
     def _change(
         self,
@@ -416,7 +450,7 @@ class Study:
         unless: Callable[[Trial], bool] = lambda _: False,
     ) -> Trial:
         number = trial.number if isinstance(trial, Trial) else trial
-        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        if as_whole(number) is None:
             raise SettingError(f"`trial` must be a trial or its number, got {trial!r}.")
         while True:
             trials = self._store.trials()
@@ -512,12 +546,6 @@ def _number(value: Any) -> float:
         return float(value)
     except OverflowError:  # of a whole number with hundreds of digits
         return math.inf
-
-
-def _finite(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise SettingError(f"`{name}` must be a finite number, got {value!r}.")
-    return float(value)
 
 
 def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import gpbo
 from gpbo.errors import (
     ConfigError,
     NoResultError,
@@ -114,7 +115,7 @@ def test_a_wrong_number_of_objectives_leaves_the_trial_as_it_is(value):
 
 
 @pytest.mark.parametrize("name", ["budget", "seconds"])
-@pytest.mark.parametrize("value", [math.nan, "3", True])
+@pytest.mark.parametrize("value", [math.nan, "3", True, 10**400])
 def test_budget_and_seconds_are_numbers(name, value):
     study = study_of()
     trial = study.ask()
@@ -459,3 +460,44 @@ def test_a_frame_has_one_row_a_trial():
     assert frame.loc[1, "error"] == "why"
     assert frame.loc[2, "config.m"] == 0.125
     assert frame.loc[0, "started"].year >= 2024
+
+
+class TestAskingForSeveral:
+    SPACE = gpbo.SearchSpace(x=gpbo.Float(0.0, 1.0), y=gpbo.Float(0.0, 1.0))
+
+    @pytest.mark.parametrize("suggester", [gpbo.SobolSuggester(), gpbo.GPSuggester(n_initial=3)])
+    def test_a_batch_is_as_many_different_trials(self, suggester):
+        study = gpbo.Study(self.SPACE, suggester=suggester)
+        for trial in study.ask(3):
+            study.tell(trial, trial.config["x"])
+        batch = study.ask(4)
+        assert [trial.number for trial in batch] == [3, 4, 5, 6]
+        assert len({tuple(trial.config.values()) for trial in batch}) == 4
+        assert [trial.state for trial in study.trials[3:]] == ["running"] * 4
+
+    def test_the_queue_comes_first(self):
+        study = gpbo.Study(self.SPACE, suggester=gpbo.RandomSuggester())
+        study.enqueue({"x": 0.25, "y": 0.75})
+        batch = study.ask(3)
+        assert batch[0].config == {"x": 0.25, "y": 0.75}
+        assert [trial.info["source"] for trial in batch] == ["queue", "random", "random"]
+
+    def test_a_finite_space_gives_what_it_has(self):
+        study = gpbo.Study(gpbo.SearchSpace(k=gpbo.Int(1, 3)), suggester=gpbo.RandomSuggester())
+        assert sorted(trial.config["k"] for trial in study.ask(5)) == [1, 2, 3]
+        assert study.ask(2) == []
+
+    def test_joint_batches_are_chosen_together(self):
+        def batch(joint):
+            study = gpbo.Study(self.SPACE, suggester=gpbo.GPSuggester(n_initial=5, joint=joint))
+            for trial in study.ask(6):
+                study.tell(trial, (trial.config["x"] - 0.3) ** 2 + (trial.config["y"] - 0.6) ** 2)
+            return [trial.config for trial in study.ask(3)]
+
+        assert batch(True) == batch(True)
+        assert batch(True) != batch(False)
+
+    @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
+    def test_a_bad_number_is_refused(self, n):
+        with pytest.raises(SettingError, match=r"`n` must be a whole number >= 1, got"):
+            gpbo.Study(self.SPACE).ask(n)

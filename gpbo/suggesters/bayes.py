@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,12 +49,18 @@ _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
 _NOTHING_EXPECTED = math.log(0.01)  # log EI of standardised values: the known basin is searched
 _EXPLORE_BETA = 9.0  # of the UCB that then takes every other trial: three standard deviations
+_COUNTED = 1000  # observations; beyond, the initial design is over whatever is distinct
 _RESTART_UNTIL = 64  # observations; up to here a warm fit is checked against a cold one
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPSuggester:
     """Proposes where a Gaussian process expects most.
+
+    With "log_ei", once an improvement by a hundredth of the values' standard deviation is not expected
+    anywhere, every other trial explores by an upper confidence bound instead (``info["explore"]``).
 
     Args:
         acquisition: "log_ei", "ei", "log_pi" or "ucb".
@@ -63,8 +70,8 @@ class GPSuggester:
             d + 2, at least 5 and at most 12.
         pending: What to believe about running trials: "variance" (they will be known, not what), "believer"
             (the posterior mean), "liar_min", "liar_mean" or "liar_max" (the worst, mean, best value).
-        joint: Whether several points asked for at once are optimised together (log_ei and ucb) rather than
-            one after another.
+        joint: Whether the points of one ``study.ask(n)`` are optimised together (log_ei and ucb) rather
+            than one after another.
 
     Raises:
         SettingError: if an argument breaks its rule.
@@ -87,23 +94,28 @@ class GPSuggester:
             raise SettingError(f"`pending` must be one of {list(PENDING)}, got {self.pending!r}.{hint}")
         if self.nu not in NUS:
             raise SettingError(f"`nu` must be one of {list(NUS)}, got {self.nu!r}.")
-        if not self.beta >= 0:
-            raise SettingError(f"`beta` must be >= 0, got {self.beta!r}.")
-        if self.n_initial is not None and self.n_initial < 1:
-            raise SettingError(f"`n_initial` must be >= 1, got {self.n_initial!r}.")
+        number = isinstance(self.beta, int | float) and not isinstance(self.beta, bool)
+        if not number or not 0 <= self.beta < math.inf:
+            raise SettingError(f"`beta` must be a finite number >= 0, got {self.beta!r}.")
+        whole = isinstance(self.n_initial, int) and not isinstance(self.n_initial, bool)
+        if self.n_initial is not None and (not whole or self.n_initial < 1):
+            raise SettingError(f"`n_initial` must be a whole number >= 1, got {self.n_initial!r}.")
+        if not isinstance(self.joint, bool):
+            raise SettingError(f"`joint` must be True or False, got {self.joint!r}.")
         if self.joint and self.acquisition not in ("log_ei", "ucb"):
             raise SettingError(f"`joint` needs acquisition 'log_ei' or 'ucb', got {self.acquisition!r}.")
 
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
-        missing = self._initial(cube.d) - len(data.seen)
+        asked = len(data.seen.unique(dim=0)) if len(data.seen) <= _COUNTED else len(data.seen)
         known = data.Y.isfinite().all(-1)
-        if missing > 0 or int(known.sum()) < 2 or cube.d == 0:
+        if asked < self._initial(cube.d) or int(known.sum()) < 2 or cube.d == 0:
             return Suggestion(_initial_points(data, cube, n, seed), {"source": "initial"})
         with few_threads(len(data.X)):
             try:
                 return self._model_based(data, cube, n, seed)
             except NumericsError as error:
+                logger.warning("trial %d is a random one: %s", data.number, error)
                 draws = generator(seed, data.number, "fallback")
                 found = new_draws(cube, data.seen, n, draws)
                 return Suggestion(found, {"source": "random", "fallback": str(error)})
@@ -123,9 +135,11 @@ class GPSuggester:
         gp = with_pending(gp, data.pending, self.pending)
         best_f = _expected_best(gp, best_f, data.pending)
         if self.joint and n > 1:
-            found = self._jointly(gp, best_f, cube, data.seen, top, n, derive(seed, data.number, "joint"))
+            found = self._jointly(gp, best_f, cube, data.seen, top, n, seed, data.number)
         else:
-            found = self._one_by_one(gp, best_f, cube, data.seen, top, n, seed, data.number)
+            found, explored = self._one_by_one(gp, best_f, cube, data.seen, top, n, seed, data.number)
+            if explored:
+                info["explore"] = explored
         if len(found) < n:
             draws = generator(seed, data.number, "rest")
             rest = new_draws(cube, torch.cat([data.seen, found]), n - len(found), draws)
@@ -157,23 +171,25 @@ class GPSuggester:
 
     def _one_by_one(
         self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int, number: int
-    ) -> Tensor:  # (<= n, d)
+    ) -> tuple[Tensor, int]:  # (<= n, d)
+        """Points chosen in turn, each accounting for those before; and how many of them explore."""
         scale, effort = gp.hypers.lengthscale, _GPU_EFFORT if seen.is_cuda else _CPU_EFFORT
         look = partial(maximize, cube=cube, incumbents=top, scale=scale, effort=effort)
-        found = seen.new_empty(0, cube.d)
+        found, explored = seen.new_empty(0, cube.d), 0
         for k in range(n):
             taken = torch.cat([seen, found])
             acquisition = self._analytic(gp, best_f)
             x = look(acquisition, seen=taken, seed=derive(seed, number, "acquisition", k))
             if x is not None and (number + k) % 2 == 0 and self._is_exhausted(acquisition, x):
                 x = look(ucb(gp, _EXPLORE_BETA), seen=taken, seed=derive(seed, number, "explore", k))
+                explored += 1
             if x is None:
                 break
             found = torch.cat([found, x.unsqueeze(0)])
             if k + 1 < n:
                 gp = with_pending(gp, x.unsqueeze(0), self.pending)
                 best_f = _expected_best(gp, best_f, x.unsqueeze(0))
-        return found
+        return found, explored
 
     def _is_exhausted(self, acquisition: Analytic, x: Tensor) -> bool:
         """Whether so little improvement is expected anywhere that every other trial should explore."""
@@ -182,15 +198,15 @@ class GPSuggester:
         return float(acquisition.values(x.unsqueeze(0))) < _NOTHING_EXPECTED
 
     def _jointly(
-        self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int
+        self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int, number: int
     ) -> Tensor:  # (<= n, d)
         """The greedy batch and random ones, climbed together; the best whose points are all allowed."""
-        greedy = self._one_by_one(gp, best_f, cube, seen, top, n, seed, 0)
+        greedy, _ = self._one_by_one(gp, best_f, cube, seen, top, n, seed, number)
         if len(greedy) < n:
             return greedy
-        samples = base_samples(n, _JOINT_SAMPLES, seed, seen.device)
+        samples = base_samples(n, _JOINT_SAMPLES, derive(seed, number, "joint"), seen.device)
         joint = q_ucb(gp, self.beta, samples) if self.acquisition == "ucb" else q_log_ei(gp, best_f, samples)
-        draws = generator(seed, "starts")
+        draws = generator(seed, number, "joint")
         others = cube.draw((_JOINT_STARTS - 1) * n, draws).to(seen.device).reshape(-1, n, cube.d)
         starts = torch.cat([greedy.unsqueeze(0), others])
         scale = gp.hypers.lengthscale.repeat(n)

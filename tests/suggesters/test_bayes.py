@@ -57,9 +57,13 @@ def check(suggestion, cube, data, n=1):
         ({"acquisition": None}, "`acquisition` must be one of .*, got None"),
         ({"pending": "beleiver"}, r"`pending` must be one of .*, got 'beleiver'\. Did you mean 'believer'"),
         ({"nu": 2}, r"`nu` must be one of \[0.5, 1.5, 2.5\], got 2"),
-        ({"beta": -0.1}, r"`beta` must be >= 0, got -0\.1"),
-        ({"beta": math.nan}, "`beta` must be >= 0, got nan"),
-        ({"n_initial": 0}, "`n_initial` must be >= 1, got 0"),
+        ({"beta": -0.1}, r"`beta` must be a finite number >= 0, got -0\.1"),
+        ({"beta": math.nan}, "`beta` must be a finite number >= 0, got nan"),
+        ({"n_initial": 0}, "`n_initial` must be a whole number >= 1, got 0"),
+        ({"n_initial": 2.5}, r"`n_initial` must be a whole number >= 1, got 2\.5"),
+        ({"beta": "a"}, r"`beta` must be a finite number >= 0, got 'a'"),
+        ({"beta": math.inf}, r"`beta` must be a finite number >= 0, got inf"),
+        ({"joint": "no"}, r"`joint` must be True or False, got 'no'"),
         ({"joint": True, "acquisition": "ei"}, "`joint` needs acquisition 'log_ei' or 'ucb', got 'ei'"),
         ({"joint": True, "acquisition": "log_pi"}, "`joint` needs acquisition .* got 'log_pi'"),
     ],
@@ -203,7 +207,7 @@ def test_large_spaces_get_a_model_and_a_point(name):
 def test_a_model_that_cannot_be_made_is_replaced_by_a_draw_and_said_so():
     # Hyper-parameters on the last trial with which no matrix has a factor.
     cube, X = Cube.continuous(2), draws(70, 2, seed=0)
-    broken = {"lengthscale": [math.nan, 1.0], "noise_var": 1e-3, "outputscale": 1.0, "mean": 0.0}
+    broken = {"lengthscale": [math.nan, 1.0], "noise_var": 1e-3, "outputscale": 1.0}
     data = dataset(X, surface(X), info={"hypers": broken, "warp": 0})
     suggestion = GPSuggester().suggest(data, cube, 1, 0)
     check(suggestion, cube, data)
@@ -405,7 +409,7 @@ def test_a_study_reopened_from_its_file_goes_on_with_the_same_bits(tmp_path):
     [
         {},
         {"source": "initial"},
-        {"hypers": {"lengthscale": [1.0], "noise_var": 1.0, "outputscale": 1.0, "mean": 0.0}},
+        {"hypers": {"lengthscale": [1.0], "noise_var": 1.0, "outputscale": 1.0}},
     ],
 )
 def test_information_of_another_space_or_none_starts_cold(info):
