@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
+from gpbo.checks import as_finite, as_whole
 from gpbo.errors import ConfigError, SpaceError, did_you_mean
 
 _EPS = 2.0**-52
@@ -407,23 +407,13 @@ def _real(name: str, value: Any) -> float:
 
 def _finite(value: Any) -> float | None:
     """`value` as a float, or None when it is not a finite number."""
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        real = float(value)
-    except OverflowError:
-        return None
-    return real if math.isfinite(real) else None
+    return as_finite(_plain(value))
 
 
 def _whole(value: Any) -> int | None:
     """`value` as an int, or None when it is not a whole number."""
-    value = _plain(value)
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    real = _finite(value)
-    return int(real) if real is not None and real.is_integer() else None
+    whole, real = as_whole(_plain(value)), _finite(value)
+    return int(real) if whole is None and real is not None and real.is_integer() else whole
 
 
 def _is_choice(value: Any) -> bool:

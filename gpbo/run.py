@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import numbers
 import reprlib
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gpbo.checks import finite, whole
 from gpbo.errors import NoResultError, ResultError, SettingError, StoreError, TrialStateError
 from gpbo.executors.base import Executor, Outcome
 from gpbo.executors.interrupts import Interrupts
@@ -58,9 +58,11 @@ def run(
             "`tell` yourself: `trial.budget` says how far a trial may run."
         )
     callbacks = _functions("callbacks", callbacks)
-    workers = _whole("workers", workers, low=1)
-    gpus_per_trial = _whole("gpus_per_trial", gpus_per_trial, low=0)
-    trial_timeout = None if trial_timeout is None else _seconds("trial_timeout", trial_timeout)
+    workers = whole("workers", workers, low=1)
+    gpus_per_trial = whole("gpus_per_trial", gpus_per_trial, low=0)
+    trial_timeout = (
+        None if trial_timeout is None else finite("trial_timeout", trial_timeout, above=0, unit="seconds")
+    )
     rules = _stop_rules(study, n_trials, timeout, target, patience)
     study._stopped = False
     inline = workers == 1 and trial_timeout is None
@@ -259,11 +261,10 @@ def _stale(study: Study) -> int:
 
 
 def _stop_rules(study: Study, n_trials: Any, timeout: Any, target: Any, patience: Any) -> _StopRules:
-    n_trials = None if n_trials is None else _whole("n_trials", n_trials, low=1)
-    timeout = None if timeout is None else _seconds("timeout", timeout)
-    patience = None if patience is None else _whole("patience", patience, low=1)
-    if target is not None and not _is_finite(target):
-        raise SettingError(f"`target` must be a finite number, got {target!r}.")
+    n_trials = None if n_trials is None else whole("n_trials", n_trials, low=1)
+    timeout = None if timeout is None else finite("timeout", timeout, above=0, unit="seconds")
+    patience = None if patience is None else whole("patience", patience, low=1)
+    target = None if target is None else finite("target", target)
     for name, given in {"target": target, "patience": patience}.items():
         if given is not None and len(study.directions) > 1:
             raise SettingError(f"`{name}` needs one objective; this study has {len(study.directions)}.")
@@ -274,29 +275,13 @@ def _stop_rules(study: Study, n_trials: Any, timeout: Any, target: Any, patience
             "`timeout`, `target` or `patience`."
         )
     deadline = None if timeout is None else time.monotonic() + timeout
-    return _StopRules(n_trials, deadline, None if target is None else float(target), patience)
+    return _StopRules(n_trials, deadline, target, patience)
 
 
 def _functions(name: str, given: Any) -> list[Callable[..., object]]:
     if not isinstance(given, list | tuple) or not all(callable(one) for one in given):
         raise SettingError(f"`{name}` must be a list of functions of a study and a trial, got {given!r}.")
     return list(given)
-
-
-def _whole(name: str, given: Any, *, low: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, numbers.Integral) or given < low:
-        raise SettingError(f"`{name}` must be a whole number >= {low}, got {given!r}.")
-    return int(given)
-
-
-def _seconds(name: str, given: Any) -> float:
-    if not _is_finite(given) or given <= 0:
-        raise SettingError(f"`{name}` must be a positive number of seconds, got {given!r}.")
-    return float(given)
-
-
-def _is_finite(given: Any) -> bool:
-    return isinstance(given, numbers.Real) and not isinstance(given, bool) and math.isfinite(given)
 
 
 def _refused(value: Any, m: int) -> str:

@@ -11,8 +11,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gpbo.checks import finite, whole
 from gpbo.errors import SettingError
-from gpbo.schedulers.rungs import INTERRUPTED, Entry, Place, Standings, check_budgets
+from gpbo.schedulers.rungs import INTERRUPTED, Entry, Place, Standings
 from gpbo.trial import Decision, Resume, Start, State, Trial
 
 
@@ -35,15 +36,14 @@ class MedianStopping:
     _standings: Standings = field(default_factory=Standings, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_budgets([self.min_budget])
-        check_budgets([self.max_budget])
+        finite("min_budget", self.min_budget, above=0)
+        finite("max_budget", self.max_budget, above=0)
         if self.min_budget >= self.max_budget:
             raise SettingError(
                 "`min_budget` must be below `max_budget`, "
                 f"got min_budget={self.min_budget}, max_budget={self.max_budget}."
             )
-        if isinstance(self.min_trials, bool) or not isinstance(self.min_trials, int) or self.min_trials < 1:
-            raise SettingError(f"`min_trials` must be a whole number >= 1, got {self.min_trials!r}.")
+        whole("min_trials", self.min_trials, low=1)
 
     @property
     def rungs(self) -> tuple[float, ...]:

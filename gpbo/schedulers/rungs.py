@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from gpbo.checks import finite
 from gpbo.errors import ResultError, SettingError
 from gpbo.schedulers.base import changed
 from gpbo.trial import State, Trial
@@ -40,8 +41,9 @@ def rung_budgets(min_budget: float, max_budget: float, reduction_factor: float) 
         SettingError: if a budget is not a positive number, `min_budget` is not below `max_budget`, or
             `reduction_factor` is below 2.
     """
-    low, high = _positive("min_budget", min_budget), _positive("max_budget", max_budget)
-    eta = check_reduction_factor(reduction_factor)
+    finite("min_budget", min_budget, above=0)
+    finite("max_budget", max_budget, above=0)
+    low, high, eta = _exact(min_budget), _exact(max_budget), check_reduction_factor(reduction_factor)
     if low >= high:
         raise SettingError(
             f"`min_budget` must be below `max_budget`, got min_budget={min_budget}, max_budget={max_budget}."
@@ -67,7 +69,7 @@ def check_budgets(budgets: Iterable[float]) -> tuple[float, ...]:
         raise SettingError(f"`budgets` must be a list of numbers, got {budgets!r}.")
     given = list(budgets)
     for budget in given:
-        _positive("budgets", budget)
+        finite("budgets", budget, above=0)
     plain = tuple(int(b) if isinstance(b, numbers.Integral) else float(b) for b in given)
     if not plain or any(a >= b for a, b in itertools.pairwise(plain)):
         raise SettingError(f"`budgets` must be one or more rising numbers, got {given!r}.")
@@ -80,10 +82,8 @@ def check_reduction_factor(reduction_factor: float) -> Fraction:
     Raises:
         SettingError: if it is not a finite number of at least 2.
     """
-    eta = _positive("reduction_factor", reduction_factor)
-    if eta < 2:
-        raise SettingError(f"`reduction_factor` must be >= 2, got {reduction_factor!r}.")
-    return eta
+    finite("reduction_factor", reduction_factor, low=2)
+    return _exact(reduction_factor)
 
 
 def quota(n: int, eta: Fraction) -> int:
@@ -215,10 +215,6 @@ def _snapped(budget: float, rungs: Sequence[float]) -> float:
     return next((r for r in rungs if abs(budget - r) <= _NEAR * r), budget)
 
 
-def _positive(name: str, value: Any) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise SettingError(f"`{name}` must be a finite number, got {value!r}.")
-    if value <= 0:
-        raise SettingError(f"`{name}` must be positive, got {value!r}.")
+def _exact(value: float) -> Fraction:
     # the decimals that people write, not the nearest binary fraction: 1 / 10^2 is 0.01
     return Fraction(int(value)) if isinstance(value, numbers.Integral) else Fraction(repr(float(value)))

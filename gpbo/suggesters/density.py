@@ -17,16 +17,15 @@ Notation: X (n, d) data, C (c, d) candidates, h bandwidths in units of the cube.
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gpbo.checks import finite, whole
 from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
-from gpbo.errors import SettingError
 from gpbo.numerics import few_threads
 from gpbo.seeding import generator
 from gpbo.suggesters.base import Suggestion, new_draws
@@ -72,16 +71,13 @@ class BOHBSuggester:
     min_points: int | None = None
 
     def __post_init__(self) -> None:
-        _check("top_fraction", self.top_fraction, 0 < _real(self.top_fraction) < 1, "be above 0 and below 1")
-        _check("random_fraction", self.random_fraction, 0 <= _real(self.random_fraction) <= 1, "be in [0, 1]")
-        for name in ("bandwidth_factor", "min_bandwidth"):
-            value = getattr(self, name)
-            _check(name, value, 0 < _real(value) < math.inf, "be positive and finite")
-        for name in ("n_candidates", "min_points"):
-            value = getattr(self, name)
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if name == "n_candidates" or value is not None:
-                _check(name, value, whole and value >= 1, "be a whole number >= 1")
+        finite("top_fraction", self.top_fraction, above=0, below=1)
+        whole("n_candidates", self.n_candidates, low=1)
+        finite("random_fraction", self.random_fraction, low=0, high=1)
+        finite("bandwidth_factor", self.bandwidth_factor, above=0)
+        finite("min_bandwidth", self.min_bandwidth, above=0)
+        if self.min_points is not None:
+            whole("min_points", self.min_points, low=1)
 
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """The best of the candidates, or a random point; as many as the space has left."""
@@ -396,13 +392,3 @@ def _among(X: Tensor, others: Tensor) -> Tensor:  # (n, d), (m, d) -> (n,)
 
 def _floor(x: float) -> int:
     return math.floor(x + 1e-9)  # 0.15 * 60 is 9
-
-
-def _real(value: Any) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return float(value) if real else math.nan
-
-
-def _check(name: str, value: Any, holds: bool, rule: str) -> None:
-    if not holds:
-        raise SettingError(f"`{name}` must {rule}, got {value!r}.")

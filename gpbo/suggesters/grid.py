@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gpbo.checks import whole
 from gpbo.cube import INACTIVE, Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import SettingError
@@ -35,9 +35,7 @@ class GridSuggester:
     points_per_axis: int = 5
 
     def __post_init__(self) -> None:
-        k = self.points_per_axis
-        if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 2:
-            raise SettingError(f"`points_per_axis` must be a whole number >= 2, got {k!r}.")
+        whole("points_per_axis", self.points_per_axis, low=2)
 
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """The grid's next `n` points that were not asked for yet, or as many as it has left.

@@ -190,8 +190,11 @@ def test_stopping_spends_less_than_running_to_the_end(simulation):
     ("options", "message"),
     [
         ({"min_budget": 27}, "`min_budget` must be below `max_budget`"),
-        ({"reduction_factor": 1}, "`reduction_factor` must be >= 2, got 1"),
-        ({"budgets": [1, 3], "reduction_factor": 1}, "`reduction_factor` must be >= 2, got 1"),
+        ({"reduction_factor": 1}, "`reduction_factor` must be a finite number >= 2, got 1"),
+        (
+            {"budgets": [1, 3], "reduction_factor": 1},
+            "`reduction_factor` must be a finite number >= 2, got 1",
+        ),
         ({"budgets": [3, 1]}, "`budgets` must be one or more rising numbers"),
         ({"stopping": 1}, "`stopping` must be True or False, got 1"),
         ({"delay": "yes"}, "`delay` must be True, False or None, got 'yes'"),

@@ -99,5 +99,5 @@ def test_judge(kind, told, state):
 def test_settings_are_checked(kind):
     with pytest.raises(SettingError, match="`min_budget` must be below `max_budget`"):
         kind(9, 9, 3)
-    with pytest.raises(SettingError, match=r"`reduction_factor` must be >= 2, got 1\.5"):
+    with pytest.raises(SettingError, match=r"`reduction_factor` must be a finite number >= 2, got 1\.5"):
         kind(1, 9, 1.5)

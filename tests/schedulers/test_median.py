@@ -58,8 +58,8 @@ def test_next_starts_and_resumes_the_interrupted():
     ("options", "message"),
     [
         ({"max_budget": 1}, "`min_budget` must be below `max_budget`, got min_budget=1, max_budget=1"),
-        ({"max_budget": 9, "min_budget": 0}, "must be positive, got 0"),
-        ({"max_budget": float("inf")}, "must be a finite number, got inf"),
+        ({"max_budget": 9, "min_budget": 0}, "`min_budget` must be a finite number > 0, got 0"),
+        ({"max_budget": float("inf")}, "`max_budget` must be a finite number > 0, got inf"),
         ({"max_budget": 9, "min_trials": 0}, "`min_trials` must be a whole number >= 1, got 0"),
         ({"max_budget": 9, "min_trials": 2.5}, "`min_trials` must be a whole number >= 1, got 2.5"),
     ],

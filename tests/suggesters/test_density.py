@@ -478,13 +478,13 @@ def test_the_generator_is_the_suggesters_own():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_fraction": 0}, "`top_fraction` must be above 0 and below 1, got 0"),
-        ({"top_fraction": "x"}, "`top_fraction` must be above 0 and below 1, got 'x'"),
-        ({"random_fraction": 1.5}, r"`random_fraction` must be in \[0, 1\], got 1.5"),
+        ({"top_fraction": 0}, "`top_fraction` must be a finite number > 0 and < 1, got 0"),
+        ({"top_fraction": "x"}, "`top_fraction` must be a finite number > 0 and < 1, got 'x'"),
+        ({"random_fraction": 1.5}, r"`random_fraction` must be a finite number >= 0 and <= 1, got 1.5"),
         ({"n_candidates": 0}, "`n_candidates` must be a whole number >= 1, got 0"),
         ({"n_candidates": 2.5}, "`n_candidates` must be a whole number >= 1, got 2.5"),
-        ({"bandwidth_factor": 0}, "`bandwidth_factor` must be positive and finite, got 0"),
-        ({"min_bandwidth": inf}, "`min_bandwidth` must be positive and finite, got inf"),
+        ({"bandwidth_factor": 0}, "`bandwidth_factor` must be a finite number > 0, got 0"),
+        ({"min_bandwidth": inf}, "`min_bandwidth` must be a finite number > 0, got inf"),
         ({"min_points": True}, "`min_points` must be a whole number >= 1, got True"),
     ],
 )
