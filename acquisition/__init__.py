@@ -4,23 +4,41 @@ if __name__ != "gpbo.acquisition":
     raise ImportError("import this package as gpbo.acquisition, not as a top-level 'acquisition'")
 
 from gpbo.acquisition.analytic import Analytic, ei, log_ei, log_pi, ucb
-from gpbo.acquisition.batch import PENDING, Pending, with_pending
+from gpbo.acquisition.batch import (
+    PENDING,
+    Exploration,
+    Fantasies,
+    Pending,
+    explore,
+    over_fantasies,
+    ucb_pe_batch,
+    with_pending,
+)
 from gpbo.acquisition.monte_carlo import MonteCarlo, base_samples, q_log_ei, q_ucb
 from gpbo.acquisition.optimize import Effort, maximize
+from gpbo.acquisition.thompson import Paths, draw_paths, thompson_batch
 
 __all__ = [
     "PENDING",
     "Analytic",
     "Effort",
+    "Exploration",
+    "Fantasies",
     "MonteCarlo",
+    "Paths",
     "Pending",
     "base_samples",
+    "draw_paths",
     "ei",
+    "explore",
     "log_ei",
     "log_pi",
     "maximize",
+    "over_fantasies",
     "q_log_ei",
     "q_ucb",
+    "thompson_batch",
     "ucb",
+    "ucb_pe_batch",
     "with_pending",
 ]
