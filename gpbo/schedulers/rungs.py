@@ -181,7 +181,7 @@ class Standings:
     """Who stands where, best first: a pure function of the trials that reads only those that changed.
 
     It keeps the last answer and returns a new one, so that threads may share it. One instance belongs to
-    one placing function. At 10 000 trials an answer takes about 0.1 ms, the first one about 0.1 s.
+    one placing function.
     """
 
     def __init__(self) -> None:
