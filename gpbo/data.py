@@ -1,4 +1,7 @@
-"""From trials to tensors: the one place with the sign flip and the move to the device."""
+"""From trials to tensors: the one place with the move to the device.
+
+Values are turned to be maximized here, by the sign of `Observation.losses`.
+"""
 
 from __future__ import annotations
 
@@ -86,13 +89,12 @@ def to_dataset(
             rows.append((trial.config, failed, float("nan") if trial.budget is None else trial.budget))
         for seen in trial.observations:
             budget = float("nan") if seen.budget is None else seen.budget
-            rows.append((trial.config, seen.values, budget))
+            rows.append((trial.config, seen.losses(maximize), budget))
     to = choose_device(device)
-    sign = torch.tensor([1.0 if up else -1.0 for up in maximize], dtype=torch.float64)
-    Y = torch.tensor([values for _, values, _ in rows], dtype=torch.float64).reshape(-1, len(maximize))
+    losses = torch.tensor([row for _, row, _ in rows], dtype=torch.float64).reshape(-1, len(maximize))
     return Dataset(
         X=space.encode([config for config, _, _ in rows]).to(to),
-        Y=(Y * sign).to(to),
+        Y=-losses.to(to),
         budget=torch.tensor([budget for _, _, budget in rows], dtype=torch.float64).to(to),
         pending=space.encode(pending).to(to),
         number=number,

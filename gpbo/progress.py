@@ -69,7 +69,7 @@ class Progress:
 
 
 def _finished(study: Study) -> list[Any]:
-    return [t for t in study.trials if t.state.is_final and t.info.get("source") != "added"]
+    return [t for t in study.trials if t.state.is_final and t.is_own]
 
 
 def _best(study: Study) -> str:

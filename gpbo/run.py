@@ -24,7 +24,7 @@ from gpbo.executors.interrupts import Interrupts
 from gpbo.executors.local import InlineExecutor, ProcessExecutor
 from gpbo.executors.owner import RELEASED, is_gone, ownership
 from gpbo.progress import Progress
-from gpbo.trial import State, Trial
+from gpbo.trial import Observation, State, Trial
 
 if TYPE_CHECKING:
     from gpbo.study import Study
@@ -239,23 +239,23 @@ def _release(study: Study, owner: str) -> None:
 
 def _reaches(study: Study, target: float) -> bool:
     try:
-        best = study.best.observations[-1].value
+        best = study.best.observations[-1]
     except NoResultError:
         return False
-    return best >= target if study.directions[0] == "maximize" else best <= target
+    return best.losses(study._maximize) <= Observation((target,)).losses(study._maximize)
 
 
 def _stale(study: Study) -> int:
     """How many of the study's own trials have finished since the best value was last improved."""
-    sign = -1.0 if study.directions[0] == "maximize" else 1.0
     comparable = {trial.number for trial in study._comparable()}
     finished = [trial for trial in study.trials if trial.state.is_final]
     best, stale = math.inf, 0
     for trial in sorted(finished, key=lambda t: (t.finished or 0.0, t.number)):
-        loss = sign * trial.observations[-1].value if trial.number in comparable else math.inf
+        is_judged = trial.number in comparable
+        loss = trial.observations[-1].losses(study._maximize)[0] if is_judged else math.inf
         if loss < best:
             best, stale = loss, 0
-        elif trial.info.get("source") != "added":
+        elif trial.is_own:
             stale += 1
     return stale
 

@@ -101,7 +101,8 @@ class Study:
                 f"`scheduler` compares trials by one objective, got {len(self.directions)} directions; "
                 "give one direction, or leave the scheduler out."
             )
-        self._minimised: Minimised = Minimised([direction == "maximize" for direction in self.directions])
+        self._maximize: list[bool] = [direction == "maximize" for direction in self.directions]
+        self._minimised: Minimised = Minimised(self._maximize)
         self._store: Store = open_store(store, name)
         self._stopped: bool = False
         self.seed: int = self._remember(seed)
@@ -284,17 +285,15 @@ class Study:
         complete = self._comparable()
         if not complete:
             raise NoResultError(f"study {self.name!r} has no complete trial yet.")
-        sign = -1.0 if self.directions[0] == "maximize" else 1.0
-        return min(complete, key=lambda t: sign * t.observations[-1].value)
+        return min(complete, key=lambda t: t.observations[-1].losses(self._maximize))
 
     @property
     def pareto_front(self) -> list[Trial]:
         """The complete trials that no other complete trial beats in every objective."""
-        signs = [-1.0 if direction == "maximize" else 1.0 for direction in self.directions]
         complete = self._comparable()
-        losses = [[s * v for s, v in zip(signs, t.values or (), strict=True)] for t in complete]
+        losses = [t.observations[-1].losses(self._maximize) for t in complete]
 
-        def dominated(one: list[float]) -> bool:
+        def dominated(one: tuple[float, ...]) -> bool:
             return any(
                 all(b <= a for a, b in zip(one, other, strict=True)) and other != one for other in losses
             )
@@ -400,7 +399,7 @@ class Study:
                 old = trials[wish.number]
                 new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
                 return _lent(new) if self._store.swap(old, new) else None
-            if n_trials is not None and sum(t.info.get("source") != "added" for t in trials) >= n_trials:
+            if n_trials is not None and sum(t.is_own for t in trials) >= n_trials:
                 return None
             added = self._add(trials, self._queued(trials) or self._suggest(trials, 1), wish, owner)
             return added[0] if added else None
@@ -436,8 +435,7 @@ class Study:
             from gpbo.suggesters.bayes import GPSuggester
 
             self._suggester = GPSuggester()
-        maximize = [direction == "maximize" for direction in self.directions]
-        data = to_dataset(trials, self.space, maximize, number=len(trials), device=self.device)
+        data = to_dataset(trials, self.space, self._maximize, number=len(trials), device=self.device)
         suggestion = self._suggester.suggest(data, self.space.cube, n, self.seed)
         return [(config, dict(suggestion.info)) for config in self.space.decode(suggestion.X)]
 

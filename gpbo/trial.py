@@ -6,7 +6,7 @@ the store swaps the old value for the new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -45,6 +45,14 @@ class Observation:
     def value(self) -> float:
         """The first objective's number."""
         return self.values[0]
+
+    def losses(self, maximize: Sequence[bool]) -> tuple[float, ...]:
+        """The values with those to be maximized negated, so that less is better: the one sign flip.
+
+        Args:
+            maximize: For each objective, whether larger is better.
+        """
+        return tuple(-v if up else v for v, up in zip(self.values, maximize, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,11 @@ class Trial:
     def value(self) -> float | None:
         """The last observation's first number, or None before the first."""
         return self.observations[-1].value if self.observations else None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the study asked for it, rather than took in a result from elsewhere."""
+        return self.info.get("source") != "added"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,18 @@ def test_the_value_is_the_last_one_observed():
     assert trial.values == (2.0, 5.0)
 
 
+def test_losses_are_the_values_with_those_to_be_maximized_negated():
+    assert Observation((3.0, 4.0)).losses([False, True]) == (3.0, -4.0)
+    with pytest.raises(ValueError, match="zip"):
+        Observation((3.0,)).losses([False, True])
+
+
+@pytest.mark.parametrize(("source", "own"), [("gp", True), ("queue", True), ("added", False)])
+def test_a_trial_from_elsewhere_is_not_the_studys_own(source, own):
+    assert Trial(0, {}, info={"source": source}).is_own is own
+    assert Trial(0, {}).is_own
+
+
 def test_a_trial_is_a_value():
     trial = Trial(0, {"x": 1})
     with pytest.raises(dataclasses.FrozenInstanceError):
