@@ -64,7 +64,6 @@ def run(
         None if trial_timeout is None else finite("trial_timeout", trial_timeout, above=0, unit="seconds")
     )
     rules = _stop_rules(study, n_trials, timeout, target, patience)
-    study._stopped = False
     inline = workers == 1 and trial_timeout is None
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
@@ -87,13 +86,14 @@ class _StopRules:
     """When nothing more is started; what runs then is finished and told."""
 
     n_trials: int | None
+    stops: int  # how often `Study.stop` had been called before
     deadline: float | None  # of time.monotonic()
     target: float | None
     patience: int | None
 
     def reached(self, study: Study) -> str | None:
         """Why nothing more is to be started, or None; `n_trials` is the study's to count, at every ask."""
-        if study._stopped:
+        if study._stops != self.stops:
             return "`stop` was called"
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return "the time is over"
@@ -275,7 +275,7 @@ def _stop_rules(study: Study, n_trials: Any, timeout: Any, target: Any, patience
             "`timeout`, `target` or `patience`."
         )
     deadline = None if timeout is None else time.monotonic() + timeout
-    return _StopRules(n_trials, deadline, target, patience)
+    return _StopRules(n_trials, study._stops, deadline, target, patience)
 
 
 def _functions(name: str, given: Any) -> list[Callable[..., object]]:

@@ -104,23 +104,50 @@ class Study:
         self._maximize: list[bool] = [direction == "maximize" for direction in self.directions]
         self._minimised: Minimised = Minimised(self._maximize)
         self._store: Store = open_store(store, name)
-        self._stopped: bool = False
-        self.seed: int = self._remember(seed)
+        self._stops: int = 0  # how often `stop` was called; a loop ends when one is added
+        try:
+            self.seed: int = self._remember(seed)
+        except BaseException:
+            if self._store is not store:
+                self._store.close()
+            raise
 
     @classmethod
-    def load(cls, store: Store | str | Path, name: str = "default", **options: Any) -> Study:
-        """The study that a store already holds; `options` are those of `Study` except the space.
+    def load(
+        cls,
+        store: Store | str | Path,
+        name: str = "default",
+        *,
+        suggester: Suggester | None = None,
+        scheduler: Scheduler | None = None,
+        device: str = "auto",
+    ) -> Study:
+        """The study that a store already holds, with its space, directions and seed.
 
         Raises:
             StoreError: if the store cannot be opened or holds no study of this name.
             SpaceError: if its constraints are functions, which only code can give.
+            SettingError: if an argument breaks its rule.
         """
         opened = open_store(store, name, create=False)
-        plain = opened.meta.get("study")
-        if plain is None:
-            raise StoreError(f"the store holds no study {name!r}; make one with Study(space, store=...).")
-        space = SearchSpace.from_dict(plain["space"])
-        return cls(space, store=opened, name=name, direction=plain["directions"], **options)
+        try:
+            plain = opened.meta.get("study")
+            if plain is None:
+                raise StoreError(f"the store holds no study {name!r}; make one with Study(space, store=...).")
+            return cls(
+                SearchSpace.from_dict(plain["space"]),
+                suggester=suggester,
+                scheduler=scheduler,
+                store=opened,
+                direction=plain["directions"],
+                seed=plain["seed"],
+                name=name,
+                device=device,
+            )
+        except BaseException:
+            if opened is not store:
+                opened.close()
+            raise
 
     def __repr__(self) -> str:
         counts = {state: sum(t.state is state for t in self.trials) for state in State}
@@ -147,8 +174,7 @@ class Study:
         """
         if n is None:
             return self._ask(owner=None)
-        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-            raise SettingError(f"`n` must be a whole number >= 1, got {n!r}.")
+        n = whole("n", n, low=1)
         asked: list[Trial] = []
         with self._store.asking():
             while len(asked) < n:
@@ -157,7 +183,7 @@ class Study:
                     one = self._ask(owner=None)
                     more = [] if one is None else [one]
                 else:
-                    more = self._add(trials, self._suggest(trials, int(n) - len(asked)), Start(), None)
+                    more = self._add(trials, self._suggest(trials, n - len(asked)), Start(), None)
                 asked += more
                 if not more:
                     break
@@ -185,14 +211,15 @@ class Study:
         Raises:
             UnknownTrialError: if there is no such trial.
             TrialStateError: if the trial is not running, for instance because it was told before.
+            SettingError: if `budget` or `seconds` is not a finite number >= 0.
             ResultError: if `value` is not a number for each objective, or `budget` is not one at which the
                 scheduler expects a report; the trial stays as it is.
         """
         values = self._values(value)
         if budget is not None:
-            budget = finite("budget", budget)
+            budget = finite("budget", budget, low=0)
         if seconds is not None:
-            seconds = finite("seconds", seconds)
+            seconds = finite("seconds", seconds, low=0)
         bad = [v for v in values if not math.isfinite(v)]
         rungs = self._scheduler.rungs
         if budget is None and isinstance(trial, Trial):
@@ -235,13 +262,14 @@ class Study:
 
         Raises:
             ConfigError: if the config does not fit the space.
+            SettingError: if `budget` or `seconds` is not a finite number >= 0.
             ResultError: if `value` is not a number for each objective.
         """
         valid, values = self.space.validate(config), self._values(value)
         if budget is not None:
-            budget = finite("budget", budget)
+            budget = finite("budget", budget, low=0)
         if seconds is not None:
-            seconds = finite("seconds", seconds)
+            seconds = finite("seconds", seconds, low=0)
         bad = [v for v in values if not math.isfinite(v)]
         with self._store.asking():
             trial = Trial(
@@ -385,8 +413,12 @@ class Study:
         return self
 
     def stop(self) -> None:
-        """Have `optimize` start nothing more; for callbacks."""
-        self._stopped = True
+        """Have every `optimize` of this object that runs now start nothing more; for callbacks."""
+        self._stops += 1
+
+    def close(self) -> None:
+        """Let go of the store's files and connections; neither the study nor the store is used afterwards."""
+        self._store.close()
 
     def _ask(self, owner: str | None, n_trials: int | None = None) -> Trial | None:
         """The next trial for `owner`; a new config only while the study holds fewer than `n_trials`."""

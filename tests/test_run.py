@@ -159,6 +159,44 @@ class TestStopRules:
         study.optimize(identity, 5)
         assert len(study.trials) == 5
 
+    def test_stop_ends_every_loop_that_runs_and_none_that_starts_later(self):
+        inner = []
+
+        def callback(study, trial):
+            if trial.number == 2:
+                study.stop()
+                study.optimize(identity, 5)  # begins after the stop, and does not undo it
+                inner.append(len(study.trials))
+
+        study = make_study()
+        study.optimize(identity, 50, callbacks=[callback])
+        assert inner == [len(study.trials)] == [5]
+
+    def test_stop_reaches_loops_side_by_side(self):
+        both = threading.Barrier(2)
+
+        def objective(config):
+            both.wait(30)
+            return config["x"]
+
+        def callback(study, trial):
+            if trial.number == 0:
+                study.stop()
+                stopped.set()
+            assert stopped.wait(30)
+
+        stopped = threading.Event()
+        study = make_study()
+        options = {"callbacks": [callback]}
+        threads = [
+            threading.Thread(target=study.optimize, args=(objective, 50), kwargs=options) for _ in "ab"
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert states(study) == ["complete"] * 2
+
     @pytest.mark.parametrize(
         ("given", "message"),
         [

@@ -22,6 +22,7 @@ from gpbo.errors import (
 from gpbo.schedulers.asha import ASHA
 from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.stores.memory import MemoryStore
+from gpbo.stores.open import open_store
 from gpbo.study import Study
 from gpbo.suggesters.quasirandom import RandomSuggester
 from gpbo.trial import Observation, State
@@ -115,11 +116,11 @@ def test_a_wrong_number_of_objectives_leaves_the_trial_as_it_is(value):
 
 
 @pytest.mark.parametrize("name", ["budget", "seconds"])
-@pytest.mark.parametrize("value", [math.nan, "3", True, 10**400])
+@pytest.mark.parametrize("value", [math.nan, "3", True, 10**400, -1])
 def test_budget_and_seconds_are_numbers(name, value):
     study = study_of()
     trial = study.ask()
-    with pytest.raises(SettingError, match=f"`{name}` must be a finite number, got {value!r}"):
+    with pytest.raises(SettingError, match=f"`{name}` must be a finite number >= 0, got {value!r}"):
         study.tell(trial, 1.0, **{name: value})
     with pytest.raises(SettingError, match=f"`{name}` must be a finite number"):
         study.add(A, 1.0, **{name: value})
@@ -340,6 +341,48 @@ def test_a_stored_study_is_loaded_without_its_space():
 def test_loading_what_is_not_there_is_refused():
     with pytest.raises(StoreError, match=r"the store holds no study 'mnist'"):
         Study.load(MemoryStore(), name="mnist")
+
+
+def test_a_closed_study_has_let_go_of_its_file(tmp_path):
+    study = study_of(store=tmp_path / "study.db")
+    study.ask()
+    log = tmp_path / "study.db-wal"  # SQLite removes it when the last connection goes
+    assert log.exists()
+    study.close()
+    assert not log.exists()
+
+
+def test_a_study_that_cannot_be_opened_lets_go_of_its_file(tmp_path):
+    path, log = tmp_path / "study.db", tmp_path / "study.db-wal"
+    space = SearchSpace(x=Float(0, 1), constraints=[lambda c: c["x"] < 0.5])
+    study_of(space, store=path).close()
+    study_of(store=path, name="plain").close()
+    with pytest.raises(SpaceError, match=r"is a function and must be given in code") as kept:
+        Study.load(path)
+    assert not log.exists(), kept
+    with pytest.raises(SettingError, match=r"`suggester` must be an object") as kept:
+        Study.load(path, "plain", suggester="gp")
+    assert not log.exists(), kept
+    with pytest.raises(StudyMismatchError, match=r"was stored with another definition") as kept:
+        study_of(store=path)
+    assert not log.exists(), kept
+    store = open_store(path, "default")
+    with pytest.raises(StudyMismatchError, match=r"was stored with another definition"):
+        study_of(store=store)
+    assert log.exists()  # whoever opened a store closes it
+    store.close()
+
+
+def test_loading_takes_what_the_store_does_not_hold(caplog):
+    store = MemoryStore()
+    study_of(store=store, seed=7)
+    with caplog.at_level(logging.INFO, logger="gpbo"):
+        loaded = Study.load(store, suggester=RandomSuggester(), scheduler=ASHA(), device="cpu")
+    assert (loaded.seed, loaded.device) == (7, "cpu")
+    assert loaded.ask().budget == 1
+    assert caplog.text == ""
+    with pytest.raises(TypeError, match="direction"):
+        Study.load(store, direction="maximize")
 
 
 def test_loading_a_study_with_a_function_needs_code():
