@@ -28,6 +28,7 @@ from torch import Tensor
 from gpbo.acquisition.analytic import Analytic, Rule, ucb
 from gpbo.acquisition.monte_carlo import base_samples
 from gpbo.acquisition.optimize import Effort, maximize
+from gpbo.checks import whole
 from gpbo.cube import Cube
 from gpbo.errors import SettingError, did_you_mean
 from gpbo.gp import GP
@@ -131,8 +132,7 @@ def over_fantasies(
     Raises:
         SettingError: if `n_fantasies` is not positive.
     """
-    if n_fantasies < 1:
-        raise SettingError(f"`n_fantasies` must be >= 1, got {n_fantasies}.")
+    whole("n_fantasies", n_fantasies, low=1)
     known = _n_observed(gp)
     # With L = inv(R), y = L e for e ~ N(0, I): the observed rows tell their own e, the others draw theirs.
     e = (gp.R[:known, :known] @ gp.y[:known]).unsqueeze(-1).expand(-1, n_fantasies)

@@ -24,14 +24,14 @@ from torch import Tensor
 from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.acquisition.monte_carlo import base_samples
 from gpbo.acquisition.optimize import Effort, perturb
+from gpbo.checks import whole
 from gpbo.cube import Cube, is_new
-from gpbo.errors import SettingError
 from gpbo.gp import GP
 from gpbo.gp.hypers import MEAN_VAR
 from gpbo.kernels import matern, matern_and_slope, squared_distances
 from gpbo.seeding import derive, generator
 
-_FEATURES = 2048
+_FREQUENCIES = 1024
 _EFFORT = Effort(raw=2048, perturbed=512, starts=16, rounds=40)
 _SIFTING = 10  # rounds that all starts of a path climb
 _SIFTED = 2  # how many of them go on
@@ -117,29 +117,28 @@ class Paths:
         return value, embedding.pullback(X, slope)
 
 
-def draw_paths(gp: GP, q: int, seed: int, *, n_features: int = _FEATURES) -> Paths:
+def draw_paths(gp: GP, q: int, seed: int, *, n_frequencies: int = _FREQUENCIES) -> Paths:
     """`q` functions drawn from the posterior given the rows that have a value; pending rows are left out.
 
     Args:
         gp: The posterior.
         q: How many.
         seed: Addresses the random draws.
-        n_features: How many random features stand in for the prior, M.
+        n_frequencies: How many frequencies, two features each, stand in for the prior, M / 2.
 
     Raises:
-        SettingError: if `q` is not positive, or `n_features` is not positive and even.
+        SettingError: if `q` or `n_frequencies` is not positive.
     """
-    if q < 1:
-        raise SettingError(f"`q` must be >= 1, got {q}.")
-    if n_features < 2 or n_features % 2:
-        raise SettingError(f"`n_features` must be a positive even number, got {n_features}.")
+    whole("q", q, low=1)
+    whole("n_frequencies", n_frequencies, low=1)
     known = int(gp.y.isfinite().sum())
     Z, R, y = gp.Z[:known], gp.R[:known, :known], gp.y[:known]
-    hypers, half = gp.hypers, n_features // 2
-    frequencies = _frequencies(Z.shape[-1], half, gp.nu, seed, Z.device)
-    normal = torch.randn(q, n_features + known + 1, dtype=Z.dtype, generator=generator(seed, "paths"))
-    weights, noise, mean = normal.to(Z.device).split([n_features, known, 1], dim=-1)
-    weights = weights * (hypers.outputscale / half).sqrt()
+    hypers = gp.hypers
+    frequencies = _frequencies(Z.shape[-1], n_frequencies, gp.nu, seed, Z.device)
+    draws = generator(seed, "paths")
+    normal = torch.randn(q, 2 * n_frequencies + known + 1, dtype=Z.dtype, generator=draws)
+    weights, noise, mean = normal.to(Z.device).split([2 * n_frequencies, known, 1], dim=-1)
+    weights = weights * (hypers.outputscale / n_frequencies).sqrt()
     mean = mean * math.sqrt(MEAN_VAR)
     theta = Z @ frequencies
     prior = mean + weights @ torch.cat([theta.cos(), theta.sin()], dim=-1).mT
@@ -194,9 +193,9 @@ def thompson_batch(
     return _choose(shared, values, seen, [(X, paths.values(X)) for X in own])
 
 
-def _frequencies(n_columns: int, half: int, nu: float, seed: int, device: torch.device) -> Tensor:
+def _frequencies(n_columns: int, n: int, nu: float, seed: int, device: torch.device) -> Tensor:
     dof = round(2 * nu)
-    normal = base_samples(n_columns + dof, half, derive(seed, "frequencies"), device)
+    normal = base_samples(n_columns + dof, n, derive(seed, "frequencies"), device)
     chi2 = normal[:, n_columns:].square().sum(-1).clamp(min=1e-12)
     # ~ t_{2 nu}(0, I)
     return (normal[:, :n_columns] * (dof / chi2).sqrt().unsqueeze(-1)).mT.contiguous()
