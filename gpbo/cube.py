@@ -158,7 +158,11 @@ class Cube:
         return X
 
     def enumerate(self) -> Tensor | None:  # (size, d)
-        """Every feasible point once, or None when there are too many to list."""
+        """Every feasible point once, or None when there are too many to list; not to be written into."""
+        return self._listed
+
+    @cached_property
+    def _listed(self) -> Tensor | None:
         if self.size > _MAX_ENUMERATED:
             return None
         levels = [self.at_level(j, torch.arange(n)) for j, n in enumerate(self.n_levels.tolist())]
@@ -187,6 +191,13 @@ class Cube:
             found.append(moved)
         X = self.snap(torch.cat(found)) if found else x.new_empty(0, self.d)
         return X[self.feasible(X)] if len(X) else X
+
+
+def among(X: Tensor, others: Tensor, *, tolerance: float = 1e-9) -> Tensor:  # (n, d), (m, d) -> (n,)
+    """Whether each row of X is a row of `others`."""
+    if X.shape[-1] == 0:
+        return torch.full((len(X),), len(others) > 0, device=X.device)
+    return (torch.cdist(X, others, p=float("inf")) <= tolerance).any(-1)
 
 
 def is_new(X: Tensor, seen: Tensor, *, tolerance: float = 1e-9) -> Tensor:  # (n, d), (m, d) -> (n,)

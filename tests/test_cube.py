@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gpbo.cube import Cube, is_new
+from gpbo.cube import Cube, among, is_new
 from gpbo.errors import SpaceError
 from gpbo.seeding import generator
 from gpbo.space import Categorical, Float, Int, SearchSpace
@@ -165,3 +165,16 @@ def test_new_points_differ_from_seen_ones_and_from_each_other():
 def test_new_points_of_no_columns():
     assert is_new(torch.empty(3, 0), torch.empty(0, 0)).tolist() == [True, False, False]
     assert is_new(torch.empty(3, 0), torch.empty(1, 0)).tolist() == [False, False, False]
+
+
+def test_the_list_is_made_once():
+    cube = SearchSpace(a=Int(0, 9), b=Categorical(["x", "y"])).cube
+    assert cube.enumerate() is cube.enumerate()
+    assert len(cube.enumerate()) == 20
+
+
+@pytest.mark.parametrize("d", [0, 2])
+def test_among(d):
+    X = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.1, 0.2]], dtype=torch.float64)[:, :d]
+    assert among(X, X[:0]).tolist() == [False] * 3
+    assert among(X, X[:1]).tolist() == ([True, False, True] if d else [True] * 3)

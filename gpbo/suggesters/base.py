@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gpbo.cube import Cube, is_new
+from gpbo.cube import Cube, among, is_new
 from gpbo.data import Dataset
 
 _ROUNDS = 64  # of drawing, before a discrete space is taken to be exhausted
@@ -48,7 +48,7 @@ def new_draws(cube: Cube, seen: Tensor, n: int, generator: torch.Generator) -> T
     """
     listed = cube.enumerate()
     if listed is not None:
-        left = listed[is_new(listed, seen.cpu())]
+        left = listed[~among(listed, seen.cpu())]  # no two of the list are the same
         order = torch.randperm(len(left), generator=generator)
         return left[order[:n]]
     found = torch.empty(0, cube.d, dtype=torch.float64)

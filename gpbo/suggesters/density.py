@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gpbo.checks import finite, whole
-from gpbo.cube import Cube, is_new
+from gpbo.cube import Cube, among, is_new
 from gpbo.data import Dataset
 from gpbo.numerics import few_threads
 from gpbo.seeding import generator
@@ -149,12 +149,12 @@ class BOHBSuggester:
         return (good, bad) if min(len(good), len(bad)) > d else None
 
     def _repaired(self, X: Tensor, failed: Tensor, pending: Tensor, d: int) -> tuple[Tensor, Tensor] | None:
-        X = X[~_among(X, failed)]  # one that failed later on is bad
+        X = X[~among(X, failed)]  # one that failed later on is bad
         n_min = self._min_points(d)
         if len(X) < 2 * n_min:
             return None
         n_good = max(n_min, _floor(self.top_fraction * len(X)))
-        return X[:n_good], torch.cat([X[n_good:], failed, pending[~_among(pending, X)]])
+        return X[:n_good], torch.cat([X[n_good:], failed, pending[~among(pending, X)]])
 
     def _min_points(self, d: int) -> int:
         return self.min_points or min(d + 1, _MOST_MIN_POINTS)
@@ -384,10 +384,6 @@ def _best_first(Y: Tensor) -> Tensor:  # (n, m) -> (n,)
 def _full_where_unknown(budget: Tensor) -> Tensor:  # (n,) -> (n,)
     known = budget[~budget.isnan()]
     return budget.nan_to_num(nan=float(known.max()) if len(known) else 0.0)
-
-
-def _among(X: Tensor, others: Tensor) -> Tensor:  # (n, d), (m, d) -> (n,)
-    return (torch.cdist(X, others, p=math.inf) <= _SAME).any(-1)
 
 
 def _floor(x: float) -> int:
