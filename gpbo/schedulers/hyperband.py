@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar, final
 
 from gpbo.schedulers.rungs import (
     INTERRUPTED,
@@ -32,7 +33,46 @@ Bracket = tuple[tuple[int, float], ...]  # (how many trials, to which budget), r
 
 
 @dataclass(frozen=True)
-class Hyperband:
+class _Halving:
+    """The two schedulers below, which differ in their kinds of bracket alone."""
+
+    _n_kinds: ClassVar[int | None] = None  # of brackets, the first ones; None for all
+
+    min_budget: float = 1
+    max_budget: float = 27
+    reduction_factor: float = 3
+    rungs: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    brackets: tuple[Bracket, ...] = field(init=False, repr=False, compare=False)
+    _standings: Standings = field(default_factory=Standings, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rungs = rung_budgets(self.min_budget, self.max_budget, self.reduction_factor)
+        brackets = hyperband_brackets(rungs, self.reduction_factor)
+        object.__setattr__(self, "rungs", rungs)
+        object.__setattr__(self, "brackets", brackets[: self._n_kinds])
+
+    def next(self, trials: Sequence[Trial]) -> Decision:
+        """What the oldest bracket that is not blocked needs; a new bracket where all are."""
+        return _next(self.brackets, self._standings(trials, self._places), trials)
+
+    def judge(self, trials: Sequence[Trial], number: int) -> State:
+        """Running below its rung, paused at it, complete at the full budget."""
+        trial = trials[number]
+        spent = trial.observations[-1].budget
+        if spent is None or spent >= self.rungs[-1]:
+            return State.COMPLETE
+        return State.PAUSED if trial.budget is None or spent >= trial.budget else State.RUNNING
+
+    def _places(self, trial: Trial) -> dict[Place, float]:
+        if trial.bracket is None:
+            return {}
+        bracket = self.brackets[trial.bracket % len(self.brackets)]
+        index = {budget: i for i, (_, budget) in enumerate(bracket)}
+        return {**places(trial, index, trial.bracket), ("started", trial.bracket, 0): 0.0}
+
+
+@final
+class Hyperband(_Halving):
     """Successive halving from several starting budgets in turn, the lowest first.
 
     Args:
@@ -48,32 +88,9 @@ class Hyperband:
         SettingError: if an argument breaks its rule.
     """
 
-    min_budget: float = 1
-    max_budget: float = 27
-    reduction_factor: float = 3
-    rungs: tuple[float, ...] = field(init=False, repr=False, compare=False)
-    brackets: tuple[Bracket, ...] = field(init=False, repr=False, compare=False)
-    _standings: Standings = field(default_factory=Standings, init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        rungs = rung_budgets(self.min_budget, self.max_budget, self.reduction_factor)
-        object.__setattr__(self, "rungs", rungs)
-        object.__setattr__(self, "brackets", hyperband_brackets(rungs, self.reduction_factor))
-
-    def next(self, trials: Sequence[Trial]) -> Decision:
-        """What the oldest bracket that is not blocked needs; a new bracket where all are."""
-        return _next(self.brackets, self._standings(trials, self._places), trials)
-
-    def judge(self, trials: Sequence[Trial], number: int) -> State:
-        """Running below its rung, paused at it, complete at the full budget."""
-        return _judge(trials[number], self.rungs[-1])
-
-    def _places(self, trial: Trial) -> dict[Place, float]:
-        return _places(trial, self.brackets)
-
-
-@dataclass(frozen=True)
-class SuccessiveHalving:
+@final
+class SuccessiveHalving(_Halving):
     """Successive halving from the lowest budget: Hyperband's first bracket, again and again.
 
     Args:
@@ -89,28 +106,7 @@ class SuccessiveHalving:
         SettingError: if an argument breaks its rule.
     """
 
-    min_budget: float = 1
-    max_budget: float = 27
-    reduction_factor: float = 3
-    rungs: tuple[float, ...] = field(init=False, repr=False, compare=False)
-    brackets: tuple[Bracket, ...] = field(init=False, repr=False, compare=False)
-    _standings: Standings = field(default_factory=Standings, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        rungs = rung_budgets(self.min_budget, self.max_budget, self.reduction_factor)
-        object.__setattr__(self, "rungs", rungs)
-        object.__setattr__(self, "brackets", hyperband_brackets(rungs, self.reduction_factor)[:1])
-
-    def next(self, trials: Sequence[Trial]) -> Decision:
-        """What the oldest bracket that is not blocked needs; a new bracket where all are."""
-        return _next(self.brackets, self._standings(trials, self._places), trials)
-
-    def judge(self, trials: Sequence[Trial], number: int) -> State:
-        """Running below its rung, paused at it, complete at the full budget."""
-        return _judge(trials[number], self.rungs[-1])
-
-    def _places(self, trial: Trial) -> dict[Place, float]:
-        return _places(trial, self.brackets)
+    _n_kinds = 1
 
 
 def hyperband_brackets(rungs: Sequence[float], reduction_factor: float) -> tuple[Bracket, ...]:
@@ -157,18 +153,3 @@ def _promotion(bracket: Bracket, board: Board, b: int) -> Resume | None:
             return Resume(number, budget)
         expected = min(size, bisect_left(finished, (math.inf, -1)))
     return None
-
-
-def _places(trial: Trial, brackets: tuple[Bracket, ...]) -> dict[Place, float]:
-    if trial.bracket is None:
-        return {}
-    bracket = brackets[trial.bracket % len(brackets)]
-    index = {budget: i for i, (_, budget) in enumerate(bracket)}
-    return {**places(trial, index, trial.bracket), ("started", trial.bracket, 0): 0.0}
-
-
-def _judge(trial: Trial, full: float) -> State:
-    spent = trial.observations[-1].budget
-    if spent is None or spent >= full:
-        return State.COMPLETE
-    return State.PAUSED if trial.budget is None or spent >= trial.budget else State.RUNNING

@@ -35,6 +35,8 @@ def test_brackets_with_a_fraction():
 
 def test_successive_halving_is_the_first_bracket():
     assert SuccessiveHalving(1, 81, 3).brackets == Hyperband(1, 81, 3).brackets[:1]
+    assert SuccessiveHalving(1, 81, 3) != Hyperband(1, 81, 3)
+    assert repr(SuccessiveHalving(1, 81, 3)).startswith("SuccessiveHalving(min_budget=1, ")
 
 
 def test_one_worker_goes_through_the_brackets_in_order(simulation):
