@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpbo.errors import ObjectiveError, did_you_mean
+from gpbo.executors.interrupts import signal_name
 
 _NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FUNCTION = re.compile(rf"^{_NAME}:{_NAME}$")
@@ -119,7 +120,7 @@ class CommandObjective:
             code = self._run(command, stdout, stderr)
             printed, complaints = _end_of(stdout), _end_of(stderr)
         if code:
-            how = f"exited with code {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
+            how = f"exited with code {code}" if code > 0 else f"was killed by {signal_name(-code)}"
             shown = _shown("stderr", complaints) if complaints.strip() else _shown("stdout", printed)
             raise ObjectiveError(f"{shown}\nthe command {shlex.join(command)} {how}.")
         return pick(self._result(command, printed), self.metrics)
@@ -301,10 +302,3 @@ def _shown(stream: str, text: str) -> str:
     if not text:
         return f"{stream} was empty."
     return f"the end of {stream}:\n{text[-_SHOWN:]}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one KeyboardInterrupt at a moment when nothing is half done."""
+"""Signals: Ctrl-C and SIGTERM as one KeyboardInterrupt when nothing is half done, and their names."""
 
 from __future__ import annotations
 
@@ -77,3 +77,11 @@ class Interrupts:
         self._noted = signal.Signals(number).name
         if (self._at_once or insists) and not self._held:
             raise KeyboardInterrupt(self._noted)
+
+
+def signal_name(number: int) -> str:
+    """A signal in words: "signal 9 (SIGKILL)", or "signal 40" where it has no name."""
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"

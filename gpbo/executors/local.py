@@ -25,6 +25,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from gpbo.errors import ObjectiveError, SettingError
 from gpbo.executors.base import Outcome
 from gpbo.executors.devices import assign_gpus, usable_cores, visible_gpus, worker_environ
+from gpbo.executors.interrupts import signal_name
 from gpbo.executors.worker import READY, evaluate
 
 _TICK = 0.1  # seconds between looks at processes: a run's own children can keep a dead worker's socket open
@@ -244,7 +245,7 @@ class ProcessExecutor:
         if code is None:
             how = "lost its connection"
         elif code < 0:
-            how = f"was killed by signal {-code} ({_signal_name(-code)})"
+            how = f"was killed by {signal_name(-code)}"
             how += ", perhaps for want of memory" if code == -signal.SIGKILL else ""
         else:
             how = f"ended with exit code {code}"
@@ -273,10 +274,3 @@ class ProcessExecutor:
     def _discard(self, worker: _Worker) -> None:
         del self._workers[worker.slot]
         worker.kill()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"

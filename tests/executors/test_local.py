@@ -105,7 +105,7 @@ def test_a_worker_loads_neither_torch_nor_numpy_and_knows_the_scripts_arguments_
     [
         ("kill", r"killed by signal 9 \(SIGKILL\), perhaps for want of memory while running the objective"),
         ("segfault", r"killed by signal 11 \(SIGSEGV\) while running the objective"),
-        ("realtime", r"killed by signal 40 \(unknown\) while running the objective"),
+        ("realtime", r"killed by signal 40 while running the objective"),
         ("exit", "ended with exit code 3 while running the objective"),
         ("disconnect", "the worker process .* while running the objective"),
     ],
