@@ -36,10 +36,11 @@ class Database:
 
     Args:
         place: Where it is.
-        create: Whether a schema is made where there is none.
+        create: Whether a schema is made where there is none, and an older one is upgraded.
 
     Raises:
-        StoreError: if it cannot be opened, holds no study and must not be made, or needs a newer gpbo.
+        StoreError: if it cannot be opened, holds no study and must not be made, has an older schema that
+            must not be upgraded, or needs a newer gpbo.
         MissingExtraError: if the database's driver is not installed.
     """
 
@@ -89,6 +90,11 @@ class Database:
             )
         if not revision and not create:
             raise StoreError(f"{self.label} holds no study; check its name.")
+        if revision and revision < HEAD and not create:
+            raise StoreError(
+                f"{self.label} was written by gpbo {writer} and has schema {revision}; reading does not "
+                f"upgrade it to schema {HEAD}. `gpbo run` does, and so does Study(space, store=...)."
+            )
         if revision < HEAD:
             with self.lock("schema").held():
                 self._migrate()

@@ -114,11 +114,23 @@ class TestSchema:
     ) -> None:
         open_store().add(numbered(3))
         migrate_next("ALTER TABLE gpbo_trials ADD COLUMN extra TEXT")
-        assert list(open_store(create=False).trials()) == numbered(3)
+        assert list(open_store().trials()) == numbered(3)
         assert "extra TEXT" in str(self.dump(path))
         with closing(sqlite3.connect(path)) as file:
             assert file.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall() == [("9999",)]
             assert file.execute("SELECT gpbo FROM gpbo_writer").fetchall() == [(__version__,)]
+
+    def test_reading_an_older_one_is_refused_and_leaves_it_as_it_is(
+        self, path: Path, open_store: Callable[..., SQLStore], migrate_next: Callable[[str], None]
+    ) -> None:
+        open_store().close()
+        before = path.read_bytes()
+        migrate_next("ALTER TABLE gpbo_trials ADD COLUMN extra TEXT")
+        message = rf"schema {HEAD}; reading does not upgrade it to schema 9999\. `gpbo run` does"
+        for look in (lambda: open_store(create=False), lambda: study_names(path)):
+            with pytest.raises(StoreError, match=message):
+                look()
+        assert path.read_bytes() == before
 
     def test_a_migration_that_fails_leaves_no_trace(
         self, path: Path, open_store: Callable[..., SQLStore], migrate_next: Callable[[str], None]
