@@ -22,7 +22,7 @@ from gpbo.seeding import derive
 INACTIVE = 0.5
 _MAX_ENUMERATED = 4096  # spaces up to this many points are listed when drawing finds nothing new
 _MAX_NEIGHBOURS = 16  # ordered columns with more levels offer only their nearest levels
-_MAX_DRAWS = 2**17  # how many points are drawn in search of feasible ones
+_MAX_DRAWS = 2**16  # how many points are drawn in search of feasible ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +151,10 @@ class Cube:
             found.append(X)
             missing, drawn = missing - len(X), drawn + batch
         if missing == n and n > 0:
-            raise SpaceError(f"no config that meets the constraints was found among {drawn} random ones.")
+            raise SpaceError(
+                f"no config that meets the constraints was found among {drawn} random ones; loosen them, "
+                "narrow the bounds, or enqueue a config that meets them, near which others are looked for."
+            )
         X = torch.cat(found) if found else torch.empty(0, self.d, dtype=torch.float64)
         if missing > 0:
             X = X.repeat(-(-n // len(X)), 1)[:n]

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import numbers
+import reprlib
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -243,12 +244,15 @@ class Study:
         """Record that a running trial has no value, and why.
 
         Raises:
+            SettingError: if `error` is neither an exception nor a text that says something.
             UnknownTrialError: if there is no such trial.
             TrialStateError: if the trial is not running.
         """
         if isinstance(error, BaseException):
             error = "".join(traceback.format_exception(error)).strip()
-        return self._change(trial, lambda now: _failed(now, str(error)), "failed")
+        if not isinstance(error, str) or not error.strip():
+            raise SettingError(f"`error` must be an exception or a text that says why, got {error!r}.")
+        return self._change(trial, lambda now: _failed(now, error), "failed")
 
     def add(
         self,
@@ -489,6 +493,11 @@ class Study:
                     f"study {self.name!r} has no trial {number}; it has {len(trials)} trials, from 0 on."
                 )
             old = trials[int(number)]
+            if isinstance(trial, Trial) and _disagree(trial.config, old.config):
+                raise UnknownTrialError(
+                    f"trial {number} of study {self.name!r} has the config {dict(old.config)!r}, but the one "
+                    f"given has {dict(trial.config)!r}: it belongs to another study."
+                )
             if unless(old):
                 return old
             if old.state is not State.RUNNING:
@@ -508,7 +517,7 @@ class Study:
         plain = value.tolist() if hasattr(value, "tolist") else value
         if not isinstance(plain, list | tuple) or len(plain) != m:
             what = "a number" if m == 1 else f"a sequence of {m} numbers, one for each objective"
-            raise ResultError(f"`value` must be {what}, got {value!r}.")
+            raise ResultError(f"`value` must be {what}, got {reprlib.repr(value)}.")
         return tuple(_number(v) for v in plain)
 
     def _comparable(self) -> list[Trial]:
@@ -564,14 +573,22 @@ def _directions(direction: Any) -> tuple[Direction, ...]:
     return listed
 
 
+def _disagree(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether two configs give one parameter different values; either may have lost some."""
+    return any(name in two and two[name] != value for name, value in one.items())
+
+
 def _number(value: Any) -> float:
     if hasattr(value, "item"):  # a numpy or torch scalar
         try:
             value = value.item()
         except (ValueError, RuntimeError, TypeError):
-            raise ResultError(f"`value` must be a number for each objective, got {value!r}.") from None
+            raise ResultError(
+                f"`value` must be a number for each objective, got {reprlib.repr(value)}."
+            ) from None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ResultError(f"`value` must be a number, got {value!r} of type {type(value).__name__}.")
+        kind = type(value).__name__
+        raise ResultError(f"`value` must be a number, got {reprlib.repr(value)} of type {kind}.")
     try:
         return float(value)
     except OverflowError:  # of a whole number with hundreds of digits

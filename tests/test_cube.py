@@ -120,7 +120,7 @@ def test_a_nearly_empty_space_gives_what_it_has_again():
 
 def test_an_empty_space_is_reported():
     cube = SearchSpace(x=Float(0, 1), constraints="x > 2").cube
-    with pytest.raises(SpaceError, match=r"no config that meets the constraints was found among 131\d\d\d"):
+    with pytest.raises(SpaceError, match=r"no config that meets the constraints was found among 65\d\d\d"):
         cube.draw(1, generator(0, "draw"))
 
 

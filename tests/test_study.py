@@ -149,9 +149,9 @@ def test_telling_a_failed_trial_is_refused():
 def test_an_unknown_trial_is_refused(number):
     study = study_of()
     study.ask()
-    for change in (study.tell, study.fail):
+    for change, what in ((study.tell, 1.0), (study.fail, "why")):
         with pytest.raises(UnknownTrialError, match=f"has no trial {number}; it has 1 trials, from 0 on"):
-            change(number, 1.0)
+            change(number, what)
 
 
 @pytest.mark.parametrize("trial", ["0", None, True, 0.0])
@@ -544,3 +544,42 @@ class TestAskingForSeveral:
     def test_a_bad_number_is_refused(self, n):
         with pytest.raises(SettingError, match=r"`n` must be a whole number >= 1, got"):
             gpbo.Study(self.SPACE).ask(n)
+
+
+def test_a_trial_of_another_study_is_refused():
+    space = SearchSpace(x=Float(0.0, 1.0))
+    one, other = (Study(space, suggester=RandomSuggester(), seed=seed) for seed in (0, 5))
+    one.ask()
+    with pytest.raises(UnknownTrialError, match=r"trial 0 of study 'default' has .* another study"):
+        one.tell(other.ask(), 1.0)
+    assert one.trials[0].state is State.RUNNING
+
+
+@pytest.mark.parametrize("error", [None, "", "  ", 3])
+def test_a_failure_needs_a_reason(error):
+    study = Study(SearchSpace(x=Float(0.0, 1.0)), suggester=RandomSuggester())
+    study.ask()
+    with pytest.raises(SettingError, match="`error` must be an exception or a text"):
+        study.fail(0, error)
+    assert study.trials[0].state is State.RUNNING
+
+
+def test_a_result_that_cannot_be_shown_is_still_refused():
+    class Shy:
+        def __repr__(self):
+            raise RuntimeError("no repr")
+
+    study = Study(SearchSpace(x=Float(0.0, 1.0)), suggester=RandomSuggester())
+    with pytest.raises(ResultError, match="`value` must be a number, got <Shy instance at"):
+        study.tell(study.ask(), Shy())
+
+
+@pytest.mark.parametrize("suggester", [RandomSuggester(), gpbo.GPSuggester()])
+def test_constraints_that_nearly_nothing_meets_are_met_near_what_does(suggester):
+    space = SearchSpace(x=Float(0.0, 1.0), y=Float(0.0, 1.0), constraints=["x + y > 1.995"])
+    study = Study(space, suggester=suggester)
+    study.enqueue({"x": 0.999, "y": 0.999})
+    for _ in range(8):
+        trial = study.ask()
+        study.tell(trial, trial.config["x"])
+    assert len(study.trials) == 8

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from gpbo.cube import Cube, among, is_new
 from gpbo.data import Dataset
+from gpbo.errors import SpaceError
 
+_NEAR = 2048  # moves away from seen points, in search of feasible ones
 _ROUNDS = 64  # of drawing, before a discrete space is taken to be exhausted
 _BATCH = 256  # of each round but the first: 64 rounds find one of the last 10 of 10 000 points nearly surely
 
@@ -44,7 +46,11 @@ class Suggester(Protocol):
 def new_draws(cube: Cube, seen: Tensor, n: int, generator: torch.Generator) -> Tensor:  # (<= n, d)
     """Up to `n` random feasible points, none of them seen before; fewer where there are no more.
 
-    In a space that can be listed every remaining point has the same chance.
+    In a space that can be listed every remaining point has the same chance. Where the constraints leave too
+    little for uniform draws, the points lie near feasible ones that were seen.
+
+    Raises:
+        SpaceError: if the constraints leave so little of the space that no feasible point was found.
     """
     listed = cube.enumerate()
     if listed is not None:
@@ -54,8 +60,23 @@ def new_draws(cube: Cube, seen: Tensor, n: int, generator: torch.Generator) -> T
     found = torch.empty(0, cube.d, dtype=torch.float64)
     for k in range(_ROUNDS):
         missing = n - len(found)
-        X = cube.draw(missing if k == 0 else max(missing, _BATCH), generator)
+        try:
+            X = cube.draw(missing if k == 0 else max(missing, _BATCH), generator)
+        except SpaceError:
+            X = _near(cube, seen.cpu(), generator)
+            if len(X) == 0:
+                raise
         found = torch.cat([found, X[is_new(X, torch.cat([seen.cpu(), found]))]])
         if len(found) >= n:
             break
     return found[:n]
+
+
+def _near(cube: Cube, seen: Tensor, generator: torch.Generator) -> Tensor:  # (k, d)
+    """Feasible points near seen ones, at distances of all magnitudes."""
+    if len(seen) == 0:
+        return seen
+    rows = torch.randint(len(seen), (_NEAR,), generator=generator)
+    size = 10.0 ** -(4.0 * torch.rand(_NEAR, 1, dtype=seen.dtype, generator=generator))
+    X = cube.snap(seen[rows] + size * torch.randn(_NEAR, cube.d, dtype=seen.dtype, generator=generator))
+    return X[cube.feasible(X)]
