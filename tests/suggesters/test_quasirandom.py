@@ -1,8 +1,10 @@
 import torch
+from torch.overrides import TorchFunctionMode
 
 from gpbo.data import Dataset, to_dataset
 from gpbo.space import Float, Int, SearchSpace
 from gpbo.study import Study
+from gpbo.suggesters.base import new_draws
 from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
 
 
@@ -58,3 +60,24 @@ def test_the_last_points_of_a_space_too_large_to_list_are_found():
         data = Dataset(X, torch.zeros(n, 1), torch.zeros(n), pending=X[:0], number=number)
         [config] = space.decode(RandomSuggester().suggest(data, space.cube, 1, 0).X)
         assert config["a"] >= 4990
+
+
+class Largest(TorchFunctionMode):
+    """Within it, `numel` is the size of the largest tensor that a function gave."""
+
+    numel = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.numel = max(self.numel, found.numel())
+        return found
+
+
+def test_a_listed_space_is_compared_with_what_was_seen_alone():
+    cube = SearchSpace(a=Int(0, 63), b=Int(0, 63)).cube
+    seen = cube.enumerate()[:10]
+    with Largest() as largest:
+        drawn = new_draws(cube, seen, 5, torch.Generator().manual_seed(0))
+    assert len(drawn) == 5
+    assert largest.numel == 10 * 4096
