@@ -107,7 +107,8 @@ class GPSuggester:
 
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
-        asked = len(data.seen.unique(dim=0)) if len(data.seen) <= _COUNTED else len(data.seen)
+        countable = 0 < cube.d and 0 < len(data.seen) <= _COUNTED
+        asked = len(data.seen.unique(dim=0) if countable else data.seen)
         known = data.Y.isfinite().all(-1)
         if asked < self._initial(cube.d) or int(known.sum()) < 2 or cube.d == 0:
             return Suggestion(_initial_points(data, cube, n, seed), {"source": "initial"})
