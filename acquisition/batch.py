@@ -46,8 +46,6 @@ _MIN_VAR = 1e-12  # times the prior's
 # a plausible point may fall short, and what a point beyond them pays.
 _BOUND, _PLAUSIBLE, _PENALTY = 1.8, 0.5, 10.0
 _EFFORT = Effort(rounds=25)  # 50 rounds find 0.4 % more exploration at d = 20, in 1.5 times the time
-    rounds=25
-)  # twice as many gain exploration 0.4 % of sigma at d = 20, for half as much time again
 
 
 def with_pending(gp: GP, X: Tensor, belief: Pending = "variance") -> GP:  # (p, d)
