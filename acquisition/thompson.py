@@ -7,9 +7,9 @@ Notation: q paths f_s, n observed rows Z, M features of M / 2 frequencies, phi(z
 
 (Matheron's rule; Wilson et al. 2020, arXiv 2002.09309.) The frequencies of a Matern kernel follow a
 multivariate Student t with 2 nu degrees of freedom (Rahimi and Recht 2007), drawn here from a Sobol
-sequence, which leaves a third (d = 2) to two thirds (d = 20) of the kernel's error of independent draws.
-The features only stand in for the prior: near the data the update is exact. One point of one path costs
-O(n + M), against O(n^2) for the posterior's variance.
+sequence, because the kernel's error is then smaller than that of independent draws. The features only
+stand in for the prior: the update is exact. One point of one path costs O(n + M), against O(n^2) for the
+posterior's variance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.acquisition.monte_carlo import base_samples
 from gpbo.acquisition.optimize import Effort, perturb
 from gpbo.checks import whole
-from gpbo.cube import Cube, is_new
+from gpbo.cube import Cube, among, is_new
 from gpbo.gp import GP
 from gpbo.gp.hypers import MEAN_VAR
 from gpbo.kernels import matern, matern_and_slope, squared_distances
@@ -299,7 +299,7 @@ def _choose(
         dim=-1,
     ).cpu()
     values = torch.cat([shared_values, *(v for _, v in own)], dim=-1).nan_to_num(nan=-torch.inf).cpu()
-    free = torch.cat([is_new(part, seen) for part in points.split(512)]).cpu()
+    free = torch.cat([~among(part, seen) for part in points.split(512)]).cpu()
     chosen: list[int] = []
     for row, row_values in zip(ids, values, strict=True):
         row_values = torch.where(free[row], row_values, -torch.inf)
