@@ -8,6 +8,7 @@ a child that inherited a connection would take part without holding any.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -24,8 +25,10 @@ from gpbo._version import __version__
 from gpbo.errors import MissingExtraError, StoreError
 from gpbo.stores import failures
 from gpbo.stores.locks import FileLock, Lock, SessionLock
-from gpbo.stores.place import Place
+from gpbo.stores.place import Place, read_only
 from gpbo.stores.schema import HEAD, VERSION_TABLE, WRITER
+
+logger = logging.getLogger(__name__)
 
 _MIGRATIONS = "gpbo.stores:migrations"
 _WRITING = "gpbo_writing"  # the execution option that tells a write from a read
@@ -155,8 +158,13 @@ def _engine(place: Place) -> sa.Engine:
             return sa.create_engine(place.url, pool_pre_ping=True, max_overflow=-1)
         except ImportError:
             raise MissingExtraError("psycopg is not installed; pip install 'gpbo[postgres]'.") from None
-    options = {"timeout": failures.BUSY_SECONDS, "check_same_thread": False}
-    engine = sa.create_engine(place.url, connect_args=options)
+    options: dict[str, Any] = {"timeout": failures.BUSY_SECONDS, "check_same_thread": False}
+    address = read_only(place.path)
+    engine = (
+        sa.create_engine(place.url, connect_args=options)
+        if address is None
+        else sa.create_engine(place.url, creator=lambda: sqlite3.connect(address, uri=True, **options))
+    )
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
@@ -170,8 +178,25 @@ def _configure(connection: sqlite3.Connection, record: Any) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     # A read is one statement, which is a transaction by itself.
-    if connection.get_execution_options().get(_WRITING):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if not connection.get_execution_options().get(_WRITING):
+        return
+    driver: Any = connection.connection.dbapi_connection
+    soon = min(failures.NOTICE_SECONDS, failures.BUSY_SECONDS)
+    try:
+        _begin_within(driver, soon)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        logger.warning("waiting for %s, which another process is writing.", connection.engine.url.database)
+        _begin_within(driver, failures.BUSY_SECONDS - soon)
+
+
+def _begin_within(driver: sqlite3.Connection, seconds: float) -> None:
+    driver.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {round(1000 * failures.BUSY_SECONDS)}")
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

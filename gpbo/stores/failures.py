@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gpbo.errors import StoreError
 
 BUSY_SECONDS = 60.0  # how long another process may keep a database from being written
+NOTICE_SECONDS = 3.0  # after which the user is told what is being waited for
 
 _DAMAGED = "the file is damaged; use a copy, or save what `sqlite3 FILE .recover` still finds"
 _WHAT_TO_DO = {

@@ -58,7 +58,7 @@ class FileLock:
     def _acquire(self, lock: filelock.BaseFileLock) -> None:
         try:
             try:
-                lock.acquire(timeout=failures.BUSY_SECONDS, poll_interval=_POLL_SECONDS)
+                lock.acquire(timeout=failures.NOTICE_SECONDS, poll_interval=_POLL_SECONDS)
             except filelock.Timeout:
                 logger.warning("waiting for %s, which another process holds.", self._path)
                 lock.acquire(timeout=-1, poll_interval=_POLL_SECONDS)

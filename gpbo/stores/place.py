@@ -6,6 +6,7 @@ read, so that naming the wrong one does it no harm.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -104,11 +105,22 @@ def _check(path: Path, *, create: bool) -> None:
         )
 
 
+def read_only(path: Path) -> str | None:
+    """The URI that opens a file which this user may not write, or None where they may.
+
+    SQLite keeps its write-ahead log in the same directory, so that must be writable too. Where there is no
+    log nobody writes, and the file is read as one that never changes: it needs nothing beside it.
+    """
+    if not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return None
+    return f"{path.as_uri()}?mode=ro" + ("" if Path(f"{path}-wal").exists() else "&immutable=1")
+
+
 def _tables(path: Path) -> list[str]:
     # A connection that may write would, when it closes, move what a crashed program left in its
     # write-ahead log into the file; one that may not write cannot make the log's index where it is missing.
     mode = "ro" if Path(f"{path}-wal").exists() else "rw"
-    address = f"{path.as_uri()}?mode={mode}"
+    address = read_only(path) or f"{path.as_uri()}?mode={mode}"
     with (
         failures.explained(str(path)),
         closing(sqlite3.connect(address, timeout=failures.BUSY_SECONDS, uri=True)) as file,

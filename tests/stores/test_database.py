@@ -214,13 +214,33 @@ class TestBusy:
             with pytest.raises(StoreError, match="database is locked"):
                 SQLStore(path, "s")
 
+    def test_waiting_to_write_is_said_once_and_goes_on(
+        self,
+        path: Path,
+        open_store: Callable[..., SQLStore],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(failures, "NOTICE_SECONDS", 0.05)
+        store = open_store()
+        thread = threading.Thread(target=store.add, args=(numbered(1),))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            thread.start()
+            while not caplog.messages:
+                time.sleep(0.01)
+            other.execute("ROLLBACK")
+        thread.join()
+        assert caplog.messages == [f"waiting for {path}, which another process is writing."]
+        assert list(store.trials()) == numbered(1)
+
     def test_waiting_to_ask_is_said_and_goes_on(
         self,
         open_store: Callable[..., SQLStore],
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(failures, "BUSY_SECONDS", 0.05)
+        monkeypatch.setattr(failures, "NOTICE_SECONDS", 0.05)
         one, two = open_store(), open_store()
         order = []
 
