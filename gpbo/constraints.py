@@ -16,12 +16,33 @@ from gpbo.errors import SpaceError, did_you_mean
 Constraint = Callable[[Mapping[str, Any]], object] | str
 
 
+_MAX_BITS = 4096  # of a power; more takes long to work out, and in the end all memory
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    whole = isinstance(base, int) and isinstance(exponent, int)
+    if whole and abs(exponent) * base.bit_length() > _MAX_BITS:
+        raise OverflowError(f"a power has more than {_MAX_BITS} bits")
+    return base**exponent
+
+
+def _numeric(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The operation for numbers alone: of a text or a list it could make one that fills all memory."""
+
+    def checked(a: Any, b: Any) -> Any:
+        if isinstance(a, str | list) or isinstance(b, str | list):
+            raise TypeError("only numbers can be multiplied and divided")
+        return operation(a, b)
+
+    return checked
+
+
 class Rule:
     """One constraint, compiled when it is an expression."""
 
     _OPERATORS: ClassVar[dict[type, Callable[..., Any]]] = {
-        ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-        ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
+        ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: _numeric(operator.mul),
+        ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: _numeric(operator.mod), ast.Pow: _power,
         ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_,
         ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
         ast.Eq: operator.eq, ast.NotEq: operator.ne,
@@ -76,7 +97,26 @@ class Rule:
             if not isinstance(node, allowed):
                 what = type(node).__name__
                 raise SpaceError(f"the constraint {text!r} may hold arithmetic and comparisons, not {what}.")
+        self._check_powers(tree, text)
         return tree, names
+
+    def _check_powers(self, tree: ast.expr, text: str) -> None:
+        """Refuse constant powers and exponents that are too large, before any config is tried."""
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Pow):
+                continue
+            if any(isinstance(below, ast.Name) for below in ast.walk(node.right)):
+                continue
+            constant = not any(isinstance(below, ast.Name) for below in ast.walk(node.left))
+            try:
+                exponent = self._value(node.right, {})
+                _power(self._value(node.left, {}) if constant else 2, exponent)
+            except OverflowError:
+                raise SpaceError(
+                    f"the constraint {text!r} holds a power of more than {_MAX_BITS} bits; make it smaller."
+                ) from None
+            except Exception:  # such as a division by zero: it may never be reached
+                continue
 
     def _value(self, node: ast.expr, config: Mapping[str, Any]) -> Any:
         match node:

@@ -64,6 +64,9 @@ def test_an_expression_travels_between_processes():
         ("opt.upper == 'A'", r"may hold arithmetic and comparisons, not Attribute"),
         ("[x for x in [1]]", r"may hold arithmetic and comparisons, not ListComp|names 'x'"),
         ("width | 3", r"may hold arithmetic and comparisons, not BitOr"),
+        ("9**9**9**9 > width", r"holds a power of more than 4096 bits; make it smaller"),
+        ("width ** 9**9 > 1", r"holds a power of more than 4096 bits"),
+        ("n_heads > 0 and 2 ** (2.0 ** 2000) > 1", r"holds a power of more than 4096 bits"),
         (5, r"a constraint must be a function or an expression, got 5"),
     ],
 )
@@ -83,3 +86,22 @@ def test_what_is_no_constraint_is_refused(constraint, message):
 def test_a_constraint_that_raises_says_on_which_config(constraint, message):
     with pytest.raises(SpaceError, match=message):
         Rule(constraint, NAMES).holds(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("9 ** 9 ** width > 1", "a power has more than 4096 bits"),
+        ("width ** width ** width ** width > 1", "a power has more than 4096 bits"),
+        ("opt * 10 ** 12 == opt", "only numbers can be multiplied"),
+        ("[1] * 10 ** 12 == [1]", "only numbers can be multiplied"),
+        ("'%999999999999d' % width == opt", "only numbers can be multiplied"),
+    ],
+)
+def test_no_config_makes_an_expression_endless(text, message):
+    with pytest.raises(SpaceError, match=message):
+        Rule(text, NAMES).holds(CONFIG)
+
+
+def test_powers_within_the_limit_are_worked_out():
+    assert Rule("2 ** 2000 > width ** 100 and 2 ** -3 == 0.125 and 1 / 0 ** 0 == 1", NAMES).holds(CONFIG)
