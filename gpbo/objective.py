@@ -67,8 +67,9 @@ class FunctionObjective:
                 raise ObjectiveError(f"objective {self.target!r}: {module_name!r} has no {name!r}.{hint}")
             found = getattr(found, name)
         if not callable(found):
-            kind = type(found).__name__
-            raise ObjectiveError(f"objective {self.target!r} must be a function of a config, got a {kind}.")
+            raise ObjectiveError(
+                f"objective {self.target!r} must be a function of a config, got {found!r:.80}."
+            )
         function: Callable[[Mapping[str, Any]], Any] = found
         return function
 

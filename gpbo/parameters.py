@@ -264,9 +264,8 @@ class Categorical:
         index = self._find(_plain(value))
         if index is None:
             hint = did_you_mean(value, map(str, self.choices)) if isinstance(value, str) else ""
-            raise ConfigError(
-                f"must be one of {list(self.choices)!r}, got {value!r}.{hint}".removesuffix(".")
-            )
+            nearest = f" ({hint.strip()})" if hint else ""  # the caller ends the sentence
+            raise ConfigError(f"must be one of {list(self.choices)!r}, got {value!r}{nearest}")
         return self.choices[index]
 
     def to_unit(self, values: Sequence[Any]) -> list[float]:

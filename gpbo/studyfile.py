@@ -283,9 +283,9 @@ def _read(source: YamlFile, directory: str) -> StudyFile:
     document = validated(Document, plain, source)
     study, objective = document.study, document.objective
     metrics, directions = _listed(study.metric), _listed(study.direction)
-    if len(metrics) > 1 and len(directions) != len(metrics):
-        text = f"needs one direction for each metric, got {len(directions)} for {len(metrics)} metrics."
-        raise source.error([Problem(("study", "direction"), text)])
+    if metrics and len(directions) != len(metrics):
+        text = f"`metric` and `direction` go in pairs, got {len(metrics)} and {len(directions)} of them."
+        raise source.error([Problem(("study",), text, "metric")])
     pruner = document.pruner
     if pruner and pruner.type in ("hyperband", "asha") and pruner.max_resource is None:
         text = f"type {pruner.type!r} needs `max_resource`, the budget of a full trial."

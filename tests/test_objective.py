@@ -58,7 +58,7 @@ def test_a_function_may_be_nested(tmp_path, module):
     ("text", "attribute", "message"),
     [
         ("def objective(c): return 1", "objectiv", "has no 'objectiv'. Did you mean 'objective'"),
-        ("objective = 3", "objective", "must be a function of a config, got a int"),
+        ("objective = 3", "objective", "must be a function of a config, got 3."),
         ("1 / 0", "objective", "importing .* raised ZeroDivisionError: division by zero"),
         ("import not_installed_anywhere", "objective", "importing .* failed: No module named 'not_installed"),
         ("def (", "objective", "importing .* raised SyntaxError"),
