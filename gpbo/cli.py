@@ -15,21 +15,24 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
 from gpbo._version import __version__
-from gpbo.errors import GpboError, SettingError, StudyFileError
+from gpbo.errors import GpboError, ObjectiveError, SettingError, StudyFileError
+from gpbo.executors.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from gpbo.study import Study
     from gpbo.studyfile import StudyFile
 
 P = ParamSpec("P")
+INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FORMATS: tuple[Literal["csv", "json", "yaml"], ...] = ("csv", "json", "yaml")
 _DEFAULT_PLACES = ("study.yaml", "study.yml", "study.db")
 
 app = typer.Typer(
@@ -39,14 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class Format(StrEnum):
-    """The formats that a study can be exported in."""
-
-    csv = "csv"
-    json = "json"
-    yaml = "yaml"
 
 
 Place = Annotated[
@@ -61,12 +56,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="How many trials run at the same time.")]
 
 
+class _Stopped(KeyboardInterrupt):
+    """Ctrl-C, with what to tell the user."""
+
+
 def main() -> int:
     """The exit code of the command that the arguments name."""
     try:
-        app(prog_name="gpbo")
+        with Interrupts():  # from here on no Ctrl-C is lost, whoever swallows the exception it becomes
+            app(prog_name="gpbo")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
 
 
@@ -75,17 +77,43 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            function(*args, **kwargs)
-        except GpboError as error:
-            _complain(f"error: {error}")
-            raise typer.Exit(2 if isinstance(error, StudyFileError | SettingError) else 1) from None
-        except KeyboardInterrupt:
-            _complain("stopped.")
-            raise typer.Exit(130) from None
+        with Interrupts() as interrupts:
+            try:
+                with interrupts.at_once():
+                    function(*args, **kwargs)
+            except (Exception, KeyboardInterrupt) as error:
+                interrupts.hold()
+                raise typer.Exit(_explained(error, interrupts)) from None
 
     app.command()(command)
     return command
+
+
+def _explained(error: BaseException, interrupts: Interrupts) -> int:
+    """The exit code for what a command raised, after telling the user; what is no user's matter is raised."""
+    # What Ctrl-C cut in two, such as the import of a module, may also fail in its own way.
+    if interrupts.noted or isinstance(error, KeyboardInterrupt):
+        _complain(str(error) if isinstance(error, _Stopped) else "stopped.")
+        return INTERRUPTED
+    if not isinstance(error, GpboError):
+        raise error
+    _complain(f"error: {error}")
+    return 2 if isinstance(error, StudyFileError | SettingError) else 1
+
+
+@contextmanager
+def _resumable(store: str) -> Iterator[None]:
+    """A context in which Ctrl-C says that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _Stopped(f"stopped; finished trials are kept in {store}. The same command goes on.") from None
+
+
+def _load_torch() -> None:
+    """Nothing; Ctrl-C waits for the end, for within torch it is sometimes swallowed."""
+    with Interrupts():
+        import_module("gpbo.data")
 
 
 @app.callback(invoke_without_command=True)
@@ -108,13 +136,11 @@ def demo(
     ] = False,
 ) -> None:
     """Tune a network on handwritten digits, against random search."""
-    from gpbo.demo import run_demo
+    with _resumable(store):
+        _load_torch()
+        from gpbo.demo import run_demo
 
-    try:
         run_demo(trials=trials, workers=workers, store=store, seed=seed, short=short, say=typer.echo)
-    except KeyboardInterrupt:
-        _complain(f"stopped; finished trials are kept in {store}. The same command goes on.")
-        raise typer.Exit(130) from None
 
 
 @_command
@@ -133,18 +159,20 @@ def run(
     file = load_study_file(study_file)
     seconds = _seconds(timeout) if timeout else (file.resources.timeout_hours or 0) * 3600 or None
     n_trials = trials or file.resources.n_trials
-    suggester = file.suggester()
-    _check_objective(file)
-    study = Study(
-        file.space,
-        suggester=suggester,
-        store=file.store,
-        direction=file.directions,
-        seed=file.sampler.seed,
-        name=file.name,
-    )
-    _announce(file, study, n_trials)
-    try:
+    _check_stop_rule(file, n_trials, seconds)
+    with _resumable(file.store):
+        _load_torch()
+        suggester = file.suggester()
+        _check_objective(file)
+        study = Study(
+            file.space,
+            suggester=suggester,
+            store=file.store,
+            direction=file.directions,
+            seed=file.sampler.seed,
+            name=file.name,
+        )
+        _announce(file, study, n_trials)
         with _logged():
             study.optimize(
                 file.objective,
@@ -155,9 +183,6 @@ def run(
                 trial_timeout=file.trial_timeout,
                 gpus_per_trial=file.resources.gpus_per_trial,
             )
-    except KeyboardInterrupt:
-        _complain(f"stopped; finished trials are kept in {file.store}. The same command goes on.")
-        raise typer.Exit(130) from None
     snapshot = _snapshot(file.store, file.name)
     typer.echo(_text(_summary(snapshot)))
     typer.echo(f"next: gpbo status {study_file} | gpbo best {study_file} | gpbo export {study_file}")
@@ -199,7 +224,10 @@ def export(
     place: Place = None,
     name: Name = None,
     form: Annotated[
-        Format | None, typer.Option("--format", help="By default from FILE's name, or csv.")
+        str | None,
+        typer.Option(
+            "--format", metavar=f"[{'|'.join(_FORMATS)}]", help="By default from FILE's name, or csv."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="By default, standard output.")
@@ -210,14 +238,12 @@ def export(
 
     store, only = _where(place, name)
     study = _snapshot(store, _only(store, _names(store, only)))
-    suffix = output.suffix.lower().removeprefix(".").replace("yml", "yaml") if output else ""
-    chosen = form or (Format(suffix) if suffix in set(Format) else Format.csv)
-    text = as_text(study, chosen.value)
+    if output and output.exists() and Path(store).exists() and output.samefile(store):
+        raise SettingError(f"`--output` must not be the store itself, got {output}.")
+    text = as_text(study, _format(form, output))
     if output is None:
         sys.stdout.write(text)
         return
-    if output.exists() and Path(store).exists() and output.samefile(store):
-        raise SettingError(f"`--output` must not be the store itself, got {output}.")
     try:
         with output.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -226,12 +252,47 @@ def export(
     _complain(f"{len(study.trials)} trials written to {output}.")
 
 
+def _format(form: str | None, output: Path | None) -> Literal["csv", "json", "yaml"]:
+    """The format that is asked for, or that the file's name says."""
+    suffix = output.suffix.lower().removeprefix(".") if output else ""
+    chosen = form or {"yml": "yaml", "": "csv"}.get(suffix, suffix)
+    for known in _FORMATS:
+        if chosen == known:
+            return known
+    if form is not None:
+        raise SettingError(f"`--format` must be one of {', '.join(_FORMATS)}, got {form!r}.")
+    raise SettingError(
+        f"`--output` must end in .csv, .json or .yaml, or `--format` say what to write; got {str(output)!r}."
+    )
+
+
+def _check_stop_rule(file: StudyFile, n_trials: int | None, seconds: float | None) -> None:
+    """Refuse what would never end before anything is stored or started."""
+    from gpbo.sweepfile import is_sweep
+
+    is_finite = all(parameter.n_levels for parameter in file.space.parameters.values())
+    if n_trials is seconds is file.target is None and not is_finite:
+        known = (
+            "the sweep needs run_cap"
+            if is_sweep(file.source.plain)
+            else "resources needs n_trials or timeout_hours"
+        )
+        raise StudyFileError(
+            f"{file.source.name}: {known} (or --trials, --timeout), "
+            "because its space never runs out of configs."
+        )
+
+
 def _check_objective(file: StudyFile) -> None:
     """Find the function before anything is stored or started."""
     from gpbo.objective import FunctionObjective
 
     if isinstance(file.objective, FunctionObjective):
-        file.objective.resolve()
+        try:
+            file.objective.resolve()
+        except ObjectiveError as error:
+            line = file.source.line(("objective",))
+            raise ObjectiveError(f"{file.source.name}:{line}: {error}") from error
 
 
 def _announce(file: StudyFile, study: Study, n_trials: int | None) -> None:
@@ -302,7 +363,7 @@ def _summary(study: Study) -> dict[str, Any]:
     from gpbo.trial import State
 
     trials = study.trials
-    failed = [trial for trial in trials if trial.error]
+    failed = [trial for trial in trials if trial.state is State.FAILED]
     last = max(failed, key=lambda trial: (trial.finished or 0.0, trial.number)) if failed else None
     return {
         "name": study.name,
@@ -315,7 +376,7 @@ def _summary(study: Study) -> dict[str, Any]:
             for trial in trials
             if trial.state is State.RUNNING
         ],
-        "last_error": {"number": last.number, "error": last.error} if last else None,
+        "last_error": {"number": last.number, "error": last.error or ""} if last else None,
     }
 
 
@@ -342,7 +403,9 @@ def _text(summary: dict[str, Any]) -> str:
     lines += [f"pending: trial {one['number']} {one['config']}" for one in summary["pending"]]
     if summary["last_error"]:
         error = summary["last_error"]
-        reason = next((line for line in reversed(error["error"].splitlines()) if line.strip()), "")
+        reason = next(
+            (line for line in reversed(error["error"].splitlines()) if line.strip()), "no reason given"
+        )
         lines.append(f"last failure: trial {error['number']}, {reason.strip()}")
     return "\n".join(lines)
 

@@ -67,6 +67,7 @@ def run(
     inline = workers == 1 and trial_timeout is None
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
+        interrupts.check()  # it may have come before, within an outer context
         owner = stack.enter_context(ownership())
         stack.callback(_release, study, owner)
         executor: Executor = (
@@ -138,8 +139,16 @@ class _Loop:
             running -= {outcome.number for outcome in outcomes}
             self._announce(_record_all(self.study, outcomes), len(running))
             self.interrupts.check()
-        why = self.rules.reached(self.study) or "nothing is left to do"
-        logger.info("study %r: %s; %d trials were run.", self.study.name, why, n_started)
+        why = self._why() if n_started else "nothing is left to do"
+        trials = "1 trial was" if n_started == 1 else f"{n_started} trials were"
+        logger.info("study %r: %s; %s run.", self.study.name, why, trials)
+
+    def _why(self) -> str:
+        """What ended a loop that has run trials."""
+        limit = self.rules.n_trials
+        if limit is not None and sum(trial.is_own for trial in self.study.trials) >= limit:
+            return f"n_trials={limit} reached"
+        return self.rules.reached(self.study) or "there is nothing more to try"
 
     def _next(self, begun: deque[Trial]) -> Trial | None:
         """The next trial to run: first those that an earlier loop had begun."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from gpbo.errors import StudyFileError
+from gpbo.errors import StudyFileError, did_you_mean
 
 KeyPath = tuple[Hashable, ...]
 
@@ -79,7 +79,9 @@ def read_yaml(path: Path) -> YamlFile:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise StudyFileError(f"{path}: cannot be read: {error.strerror or error}.") from None
+        beside = [f.name for f in path.parent.glob("*.y*ml")] if isinstance(error, FileNotFoundError) else []
+        hint = did_you_mean(path.name, beside)
+        raise StudyFileError(f"{path}: cannot be read: {error.strerror or error}.{hint}") from None
     except UnicodeDecodeError as error:
         line = 1 + error.object[: error.start].count(b"\n")
         raise StudyFileError(f"{path}:{line}: the file must be UTF-8 text; save it as UTF-8.") from None

@@ -1,10 +1,14 @@
 import csv
+import dataclasses
+import gc
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import yaml
 import gpbo
 from gpbo import cli
 from gpbo.export import as_text, cell, from_cell
+from gpbo.trial import State
 
 STUDY = """\
 study: {name: parabola, metric: loss}
@@ -153,6 +158,11 @@ def test_run_fails_when_every_trial_failed(gpbo_cli, study_file):
 def test_wrong_study_files_and_objectives(gpbo_cli, study_file):
     code, out, err = gpbo_cli("run", "none.yaml")
     assert (code, out, err) == (2, "", "error: none.yaml: cannot be read: No such file or directory.\n")
+    study_file()
+    code, out, err = gpbo_cli("run", "stduy.yaml")
+    assert err == (
+        "error: stduy.yaml: cannot be read: No such file or directory. Did you mean 'study.yaml'?\n"
+    )
     study_file(**{"high: 1.0": "hgih: 1.0"})
     code, out, err = gpbo_cli("run")
     assert (code, out) == (2, "")
@@ -162,12 +172,21 @@ def test_wrong_study_files_and_objectives(gpbo_cli, study_file):
     study_file(**{":objective": ":objectiv"})
     code, out, err = gpbo_cli("run")
     assert (code, out) == (1, "")
-    assert "Did you mean 'objective'?" in err
+    assert err.startswith("error: study.yaml:2: objective ")
+    assert err.endswith("has no 'objectiv'. Did you mean 'objective'?\n")
     assert not Path("study.db").exists()
     study_file(**{"resources: {n_trials: 4}": ""})
-    code, _, err = gpbo_cli("run")
-    assert code == 2
-    assert "stop rule" in err
+    code, out, err = gpbo_cli("run")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: study.yaml: resources needs n_trials or timeout_hours (or --trials, --timeout), because its "
+        "space never runs out of configs.\n"
+    )
+    assert not Path("study.db").exists()
+    Path("sweep.yaml").write_text(
+        "command: ['true']\nmethod: random\nmetric: {name: loss}\nparameters: {x: {min: 0.0, max: 1.0}}\n"
+    )
+    assert "sweep.yaml: the sweep needs run_cap" in gpbo_cli("run", "sweep.yaml")[2]
     study_file()
     for timeout in ("soon", "0s", "-1", "nan"):
         code, _, err = gpbo_cli("run", f"--timeout={timeout}")
@@ -188,7 +207,7 @@ def test_a_changed_space_is_refused(gpbo_cli, study_file):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_stops_cleanly_and_loses_nothing(gpbo_cli, study_file, workers, tmp_path):
     study_file("import time; time.sleep(60 if config['x'] > 0 else 0); return config['x']")
-    command = [sys.executable, "-m", "gpbo.cli", "run", "--trials", "9", "--workers", str(workers)]
+    command = [sys.executable, "-m", "gpbo", "run", "--trials", "9", "--workers", str(workers)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for _ in range(3000):
         time.sleep(0.02)
@@ -201,6 +220,81 @@ def test_ctrl_c_stops_cleanly_and_loses_nothing(gpbo_cli, study_file, workers, t
     assert run.returncode == 130, err
     assert "stopped; finished trials are kept in study.db. The same command goes on." in err
     assert "Traceback" not in out + err
+
+
+# Python runs sitecustomize.py when it starts; this one sends a signal in the midst of an import.
+SENDER = """
+import os, signal, sys
+
+class Sender:
+    def find_spec(name, path=None, target=None):
+        if name == MODULE:
+            sys.meta_path.remove(Sender)
+            os.kill(os.getpid(), NUMBER)
+
+sys.meta_path.insert(0, Sender)
+"""
+STOPPED = "stopped; finished trials are kept in study.db. The same command goes on.\n"
+
+
+def process(tmp_path, *arguments, customize=""):
+    (tmp_path / "sitecustomize.py").write_text(customize)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "gpbo", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("module", ["torch", "torch._tensor", "gpbo.studyfile"])
+def test_a_signal_while_starting_is_not_lost(gpbo_cli, study_file, tmp_path, module, number):
+    study_file()
+    done = process(
+        tmp_path,
+        "run",
+        customize=SENDER.replace("MODULE", repr(module)).replace("NUMBER", str(int(number))),
+    )
+    said = "stopped.\n" if module == "gpbo.studyfile" else STOPPED
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", said)
+    assert not Path("study.db").exists()
+
+
+def test_ctrl_c_while_python_loads_the_command_line(gpbo_cli, study_file, tmp_path):
+    study_file()
+    sender = SENDER.replace("MODULE", "'typer'").replace("NUMBER", str(int(signal.SIGINT)))
+    done = process(tmp_path, "run", customize=sender)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_while_the_demo_starts(gpbo_cli, tmp_path):
+    sender = SENDER.replace("MODULE", "'torch'").replace("NUMBER", str(int(signal.SIGINT)))
+    done = process(tmp_path, "demo", "--short", customize=sender)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "stopped; finished trials are kept in gpbo-demo.db." in done.stderr
+
+
+@pytest.mark.parametrize("then", ["pass", "raise ImportError('half imported')"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_that_the_objectives_module_swallows(gpbo_cli, study_file, tmp_path, then, workers):
+    module = study_file()
+    with (tmp_path / f"{module}.py").open("a") as file:
+        file.write(
+            "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+            f"except KeyboardInterrupt:\n    {then}\n"
+        )
+    done = process(tmp_path, "run", "--workers", str(workers))
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.endswith(STOPPED if then == "pass" else "stopped.\n")
+    assert "Traceback" not in done.stderr
+    if Path("study.db").exists():
+        assert gpbo.Study.load("study.db", "parabola").trials == []
+
+
+def test_another_ctrl_c_while_python_exits(gpbo_cli, study_file, tmp_path):
+    study_file()
+    insist = "import atexit\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    sender = SENDER.replace("MODULE", "'torch'").replace("NUMBER", str(int(signal.SIGINT)))
+    done = process(tmp_path, "run", customize=sender + insist)
+    assert (done.returncode, done.stderr) == (130, STOPPED)
 
 
 def test_status_before_the_first_trial(gpbo_cli):
@@ -281,6 +375,50 @@ def test_reading_changes_nothing(gpbo_cli, mixed):
     assert files() == before
 
 
+AS_ANOTHER_USER = """
+import os, sys
+from gpbo import cli
+# While the source is still within reach.
+import gpbo.export, gpbo.parameters, gpbo.sweepfile, gpbo.stores.sql, gpbo.study
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+os.chdir(sys.argv.pop())
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("is_logged", [False, True])
+def test_reading_needs_no_right_to_write(gpbo_cli, mixed, tmp_path, is_logged):
+    expected = gpbo_cli("status", "study.db")
+    if is_logged:  # another process writes: its log, and the log's index, stay while it lives
+        assert Path("study.db-wal").exists()
+    else:
+        mixed._store.close()
+        gc.collect()
+        assert not Path("study.db-wal").exists()
+    # Where tests run as root, the folder itself is out of another user's reach.
+    with tempfile.TemporaryDirectory() as folder:
+        for file in Path().glob("study.db*"):
+            shutil.copy(file, folder)
+            Path(folder, file.name).chmod(0o444)
+        Path(folder).chmod(0o555)
+        for command in ("status study.db", "best --name one", "export --name two"):
+            done = subprocess.run(
+                [sys.executable, "-c", AS_ANOTHER_USER, *command.split(), folder],
+                capture_output=True,
+                text=True,
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+            if command == "status study.db":
+                assert done.stdout == expected[1]
+        code = AS_ANOTHER_USER.replace(
+            "sys.exit(cli.main())", "gpbo.stores.sql.SQLStore('study.db', 'two').meta['x'] = 1"
+        )
+        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
+        assert "readonly database; make the file and its directory writable." in done.stderr
+        Path(folder).chmod(0o755)
+
+
 def test_reading_makes_nothing(gpbo_cli, tmp_path):
     for command in ("status", "best", "export"):
         code, out, err = gpbo_cli(command)
@@ -346,6 +484,38 @@ def test_export_does_not_write_where_it_must_not(gpbo_cli, mixed):
     assert "cannot be written: No such file or directory." in err
 
 
+def test_export_takes_the_format_from_the_name_or_is_told(gpbo_cli, mixed):
+    code, _, err = gpbo_cli("export", "--name", "one", "-o", "t.xls")
+    assert code == 2
+    assert err == (
+        "error: `--output` must end in .csv, .json or .yaml, or `--format` say what to write; got 't.xls'.\n"
+    )
+    assert not Path("t.xls").exists()
+    code, _, err = gpbo_cli("export", "--name", "one", "--format", "xml")
+    assert (code, err) == (2, "error: `--format` must be one of csv, json, yaml, got 'xml'.\n")
+    for arguments, form in [
+        (["-o", "t.xls", "--format", "csv"], "csv"),
+        (["-o", "t.yml"], "yaml"),
+        (["-o", "T.JSON"], "json"),
+        (["-o", "plain"], "csv"),
+    ]:
+        assert gpbo_cli("export", "--name", "one", *arguments)[0] == 0
+        assert Path(arguments[1]).read_text() == (gpbo_cli("export", "--name", "one", "--format", form)[1])
+
+
+def test_a_failure_without_a_reason(gpbo_cli):
+    space = gpbo.SearchSpace(x=gpbo.Float(0, 1))
+    study = gpbo.Study(space, store="study.db", suggester=gpbo.RandomSuggester())
+    trial = study.ask()
+    # A store may hold an empty reason, whoever wrote it.
+    study._store.swap(trial, dataclasses.replace(trial, state=State.FAILED, error=""))
+    assert "last failure: trial 0, no reason given" in gpbo_cli("status")[1]
+    assert json.loads(gpbo_cli("status", "--json")[1])["studies"][0]["last_error"] == {
+        "number": 0,
+        "error": "",
+    }
+
+
 def test_a_study_that_was_never_defined(gpbo_cli):
     from gpbo.stores.sql import SQLStore
 
@@ -358,7 +528,7 @@ def test_a_study_that_was_never_defined(gpbo_cli):
 def test_a_closed_pipe_is_no_traceback(gpbo_cli, mixed):
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "gpbo.cli", "export", "--name", "one"]
+    command = [sys.executable, "-m", "gpbo", "export", "--name", "one"]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert "Traceback" not in done.stderr

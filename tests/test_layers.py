@@ -19,7 +19,7 @@ ROWS = [
     ["progress", "run"],
     # The top uses the public names, `__init__`, as any user does.
     [
-        *("__init__", "analysis", "cli", "demo", "export", "integrations", "objective"),
+        *("__init__", "__main__", "analysis", "cli", "demo", "export", "integrations", "objective"),
         *("studyfile", "sweepfile", "yamlfile"),
     ],
 ]

@@ -93,6 +93,15 @@ class TestStopRules:
         study.optimize(identity, 4)
         assert len(study.trials) == 5
         assert "nothing is left to do; 0 trials were run" in caplog.text
+        caplog.clear()
+        study.optimize(identity, 5)
+        assert "n_trials=5 reached; 1 trial was run." in caplog.text
+
+    def test_a_finite_space_ends(self, caplog):
+        caplog.set_level(logging.INFO, "gpbo.run")
+        study = gpbo.Study({"n": gpbo.Int(1, 3)}, suggester=gpbo.GridSuggester())
+        study.optimize(lambda config: config["n"])
+        assert "there is nothing more to try; 3 trials were run." in caplog.text
 
     def test_n_trials_is_kept_by_loops_side_by_side(self):
         study = make_study()

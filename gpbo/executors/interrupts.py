@@ -21,13 +21,14 @@ class Interrupts:
     """Within this context, SIGINT and SIGTERM are noted, and raised where the holder allows it.
 
     A second one is raised at once wherever that is, for the user insists; except after `hold`, when it
-    waits until the context ends. Handlers that the user has set, and threads other than the main one,
-    are left alone.
+    waits until the context ends. A context within another takes over what was noted, and gives back what
+    it notes. Handlers that the user has set, and threads other than the main one, are left alone.
     """
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._replaced: list[signal.Signals] = []
+        self._replaced: dict[signal.Signals, Any] = {}
+        self._outer: Interrupts | None = None
         self._noted: str | None = None
         self._at_once = False
         self._held = False
@@ -35,23 +36,35 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number, default in _DEFAULTS.items():
-                if signal.getsignal(number) == default:
-                    signal.signal(number, self._note)
-                    self._replaced.append(number)
+                before = signal.getsignal(number)
+                outer = getattr(before, "__self__", None)
+                if isinstance(outer, Interrupts):
+                    self._outer = outer
+                elif before != default:
+                    continue
+                self._replaced[number] = before
+                signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in self._replaced:
-            signal.signal(number, _DEFAULTS[number])
+        for number, before in self._replaced.items():
+            signal.signal(number, before)
+        if self._outer is not None:
+            self._outer._noted = self.noted
         if kind is None:
             self.check()
 
+    @property
+    def noted(self) -> str | None:
+        """The name of the signal that came, or None."""
+        return self._noted or (self._outer.noted if self._outer is not None else None)
+
     def check(self) -> None:
         """Nothing; raises KeyboardInterrupt if a signal was noted."""
-        if self._noted is not None:
-            raise KeyboardInterrupt(self._noted)
+        if self.noted is not None:
+            raise KeyboardInterrupt(self.noted)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -73,7 +86,7 @@ class Interrupts:
             signal.signal(number, _DEFAULTS[signal.Signals(number)])
             os.kill(os.getpid(), number)
             return
-        insists = self._noted is not None
+        insists = self.noted is not None
         self._noted = signal.Signals(number).name
         if (self._at_once or insists) and not self._held:
             raise KeyboardInterrupt(self._noted)

@@ -158,3 +158,39 @@ def test_a_fork_dies_as_it_would_have(tmp_path):
     """)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (ended.stdout, ended.stderr) == (f"-{signal.SIGTERM:d}\n", "")
+
+
+def test_what_an_outer_context_noted_is_taken_over():
+    def scenario(step):
+        with Interrupts():
+            send(signal.SIGINT)
+            with Interrupts() as inner:
+                step(inner.noted)
+                inner.check()
+                step("not reached")
+
+    assert interrupted(scenario) == ["SIGINT"]
+
+
+def test_what_an_inner_context_noted_is_given_back():
+    def scenario(step):
+        with Interrupts() as outer:
+            with pytest.raises(KeyboardInterrupt), Interrupts():
+                send(signal.SIGTERM)
+            step(outer.noted)
+            send(signal.SIGINT)
+            step("not reached")
+
+    assert interrupted(scenario) == ["SIGTERM"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_waits_for_the_end_of_an_inner_context():
+    def scenario(step):
+        with Interrupts() as outer, outer.at_once():
+            with Interrupts():
+                send(signal.SIGINT)
+                step("went on")
+            step("not reached")
+
+    assert interrupted(scenario) == ["went on"]
