@@ -42,6 +42,7 @@ def test_the_study_files_are_valid(tmp_path):
         text for text in re.findall(r"```yaml\n(.*?)```", pages, re.DOTALL) if len(text.splitlines()) > 4
     ]
     assert len(whole) == 3
+    assert whole[0] == (ROOT / "examples" / "study.yaml").read_text()
     for text in whole:
         (tmp_path / "page.yaml").write_text(text)
         load_study_file(tmp_path / "page.yaml", tmp_path).suggester()
