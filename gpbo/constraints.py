@@ -42,7 +42,8 @@ class Rule:
 
     _OPERATORS: ClassVar[dict[type, Callable[..., Any]]] = {
         ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: _numeric(operator.mul),
-        ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: _numeric(operator.mod), ast.Pow: _power,
+        ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: _numeric(operator.mod),
+        ast.Pow: _power,
         ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_,
         ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
         ast.Eq: operator.eq, ast.NotEq: operator.ne,
