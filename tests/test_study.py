@@ -531,14 +531,14 @@ class TestAskingForSeveral:
         assert study.ask(2) == []
 
     def test_joint_batches_are_chosen_together(self):
-        def batch(joint):
-            study = gpbo.Study(self.SPACE, suggester=gpbo.GPSuggester(n_initial=5, joint=joint))
+        def batch(way):
+            study = gpbo.Study(self.SPACE, suggester=gpbo.GPSuggester(n_initial=5, batch=way))
             for trial in study.ask(6):
                 study.tell(trial, (trial.config["x"] - 0.3) ** 2 + (trial.config["y"] - 0.6) ** 2)
             return [trial.config for trial in study.ask(3)]
 
-        assert batch(True) == batch(True)
-        assert batch(True) != batch(False)
+        assert batch("joint") == batch("joint")
+        assert batch("joint") != batch("greedy")
 
     @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
     def test_a_bad_number_is_refused(self, n):

@@ -16,15 +16,19 @@ from gpbo.acquisition import (
     PENDING,
     Analytic,
     Effort,
+    Fantasies,
     Pending,
     base_samples,
     ei,
     log_ei,
     log_pi,
     maximize,
+    over_fantasies,
     q_log_ei,
     q_ucb,
+    thompson_batch,
     ucb,
+    ucb_pe_batch,
     with_pending,
 )
 from gpbo.acquisition.lbfgs import maximize_rows
@@ -40,10 +44,12 @@ from gpbo.suggesters.base import Suggestion, new_draws
 from gpbo.suggesters.quasirandom import sobol_points
 
 AcquisitionName = Literal["log_ei", "ei", "log_pi", "ucb"]
+BatchName = Literal["auto", "greedy", "joint", "thompson", "ucb_pe"]
 
 _INCUMBENTS = 5
 _CPU_EFFORT = Effort()
 _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
+_GREEDY = 16  # points; beyond, a greedy batch takes seconds and Thompson samples do as well
 _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
@@ -69,9 +75,12 @@ class GPSuggester:
         n_initial: How many quasi-random trials come first, the centre of the space among them; by default
             d + 2, at least 5 and at most 12.
         pending: What to believe about running trials: "variance" (they will be known, not what), "believer"
-            (the posterior mean), "liar_min", "liar_mean" or "liar_max" (the worst, mean, best value).
-        joint: Whether the points of one ``study.ask(n)`` are optimised together (log_ei and ucb) rather
-            than one after another.
+            (the posterior mean), "liar_min", "liar_mean" or "liar_max" (the worst, mean, best value), or
+            "fantasies" (the acquisition's average over joint draws of their values).
+        batch: How the points of one ``study.ask(n)`` are chosen: "greedy" (one after another, each accounting
+            for those before), "joint" (optimised together; log_ei and ucb), "thompson" (each the best point
+            of another draw from the posterior), "ucb_pe" (the first by an upper confidence bound, the rest
+            where the process knows least), or "auto": greedy up to 16 points, thompson beyond.
 
     Raises:
         SettingError: if an argument breaks its rule.
@@ -82,7 +91,7 @@ class GPSuggester:
     nu: float = 2.5
     n_initial: int | None = None
     pending: Pending = "variance"
-    joint: bool = False
+    batch: BatchName = "auto"
 
     def __post_init__(self) -> None:
         names = get_args(AcquisitionName)
@@ -100,14 +109,18 @@ class GPSuggester:
         whole = isinstance(self.n_initial, int) and not isinstance(self.n_initial, bool)
         if self.n_initial is not None and (not whole or self.n_initial < 1):
             raise SettingError(f"`n_initial` must be a whole number >= 1, got {self.n_initial!r}.")
-        if not isinstance(self.joint, bool):
-            raise SettingError(f"`joint` must be True or False, got {self.joint!r}.")
-        if self.joint and self.acquisition not in ("log_ei", "ucb"):
-            raise SettingError(f"`joint` needs acquisition 'log_ei' or 'ucb', got {self.acquisition!r}.")
+        ways = get_args(BatchName)
+        if self.batch not in ways:
+            hint = did_you_mean(str(self.batch), ways)
+            raise SettingError(f"`batch` must be one of {list(ways)}, got {self.batch!r}.{hint}")
+        if self.batch == "joint" and self.acquisition not in ("log_ei", "ucb"):
+            raise SettingError(
+                f"a joint batch needs acquisition 'log_ei' or 'ucb', got {self.acquisition!r}."
+            )
 
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
-        countable = 0 < cube.d and 0 < len(data.seen) <= _COUNTED
+        countable = cube.d > 0 and 0 < len(data.seen) <= _COUNTED
         asked = len(data.seen.unique(dim=0) if countable else data.seen)
         known = data.Y.isfinite().all(-1)
         if asked < self._initial(cube.d) or int(known.sum()) < 2 or cube.d == 0:
@@ -134,8 +147,13 @@ class GPSuggester:
         best_f = _best_f(gp, X, y)
         top = X[y.topk(min(_INCUMBENTS, len(y))).indices]
         gp = with_pending(gp, data.pending, self.pending)
-        best_f = _expected_best(gp, best_f, data.pending)
-        if self.joint and n > 1:
+        best_f = self._expected_best(gp, best_f, data.pending)
+        batch = self.batch if self.batch != "auto" else "greedy" if n <= _GREEDY else "thompson"
+        if batch in ("thompson", "ucb_pe") and n > 1:
+            choose = thompson_batch if batch == "thompson" else ucb_pe_batch
+            stream = derive(seed, data.number, batch)
+            found = choose(gp, cube, n, incumbents=top, seen=data.seen, seed=stream)
+        elif batch == "joint" and n > 1:
             found = self._jointly(gp, best_f, cube, data.seen, top, n, seed, data.number)
         else:
             found, explored = self._one_by_one(gp, best_f, cube, data.seen, top, n, seed, data.number)
@@ -179,7 +197,7 @@ class GPSuggester:
         found, explored = seen.new_empty(0, cube.d), 0
         for k in range(n):
             taken = torch.cat([seen, found])
-            acquisition = self._analytic(gp, best_f)
+            acquisition = self._acquisition(gp, best_f, derive(seed, number, "fantasies"))
             x = look(acquisition, seen=taken, seed=derive(seed, number, "acquisition", k))
             if x is not None and (number + k) % 2 == 0 and self._is_exhausted(acquisition, x):
                 x = look(ucb(gp, _EXPLORE_BETA), seen=taken, seed=derive(seed, number, "explore", k))
@@ -189,10 +207,10 @@ class GPSuggester:
             found = torch.cat([found, x.unsqueeze(0)])
             if k + 1 < n:
                 gp = with_pending(gp, x.unsqueeze(0), self.pending)
-                best_f = _expected_best(gp, best_f, x.unsqueeze(0))
+                best_f = self._expected_best(gp, best_f, x.unsqueeze(0))
         return found, explored
 
-    def _is_exhausted(self, acquisition: Analytic, x: Tensor) -> bool:
+    def _is_exhausted(self, acquisition: Analytic | Fantasies, x: Tensor) -> bool:
         """Whether so little improvement is expected anywhere that every other trial should explore."""
         if self.acquisition != "log_ei":
             return False
@@ -218,14 +236,28 @@ class GPSuggester:
                 return batches[row]
         return greedy
 
-    def _analytic(self, gp: GP, best_f: float) -> Analytic:
-        makers: dict[str, Callable[[], Analytic]] = {
-            "log_ei": lambda: log_ei(gp, best_f),
-            "ei": lambda: ei(gp, best_f),
-            "log_pi": lambda: log_pi(gp, best_f),
-            "ucb": lambda: ucb(gp, self.beta),
+    def _acquisition(self, gp: GP, best_f: float, seed: int) -> Analytic | Fantasies:
+        makers: dict[str, Callable[[GP, Any], Analytic]] = {
+            "log_ei": log_ei,
+            "ei": ei,
+            "log_pi": log_pi,
+            "ucb": lambda gp, _: ucb(gp, self.beta),
         }
-        return makers[self.acquisition]()
+        make = makers[self.acquisition]
+        if self.pending == "fantasies" and bool(gp.y.isnan().any()):
+            in_logs = self.acquisition.startswith("log")
+            return over_fantasies(make, gp, best_f, seed=seed, in_logs=in_logs)
+        return make(gp, best_f)
+
+    def _expected_best(self, gp: GP, best_f: float, pending: Tensor) -> float:
+        """The value to improve on once the pending points are known as well.
+
+        Where a pending point is expected to beat all that was observed, the improvement it brings anyway must
+        not count again, or the next point is the same one. Each fantasy sees to this itself.
+        """
+        if len(pending) == 0 or self.pending == "fantasies":
+            return best_f
+        return max(best_f, float(gp.marginal(pending)[0].max()))
 
     def _initial(self, d: int) -> int:
         return self.n_initial if self.n_initial is not None else min(max(d + 2, 5), 12)
@@ -280,12 +312,3 @@ def _best_f(gp: GP, X: Tensor, y: Tensor) -> float:
     if float(gp.hypers.noise_var) < _NOISY:
         return float(y.max())
     return float(gp.marginal(X)[0].max())
-
-
-def _expected_best(gp: GP, best_f: float, pending: Tensor) -> float:
-    """The value to improve on once the pending points are known as well.
-
-    Where a pending point is expected to beat all that was observed, the improvement it brings anyway must
-    not count again, or the next point is the same one.
-    """
-    return max(best_f, float(gp.marginal(pending)[0].max())) if len(pending) else best_f

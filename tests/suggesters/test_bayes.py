@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import gpbo
 from gpbo import Categorical, Float, GPSuggester, Int, SearchSpace
+from gpbo.acquisition import PENDING
 from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import SettingError
@@ -63,9 +64,12 @@ def check(suggestion, cube, data, n=1):
         ({"n_initial": 2.5}, r"`n_initial` must be a whole number >= 1, got 2\.5"),
         ({"beta": "a"}, r"`beta` must be a finite number >= 0, got 'a'"),
         ({"beta": math.inf}, r"`beta` must be a finite number >= 0, got inf"),
-        ({"joint": "no"}, r"`joint` must be True or False, got 'no'"),
-        ({"joint": True, "acquisition": "ei"}, "`joint` needs acquisition 'log_ei' or 'ucb', got 'ei'"),
-        ({"joint": True, "acquisition": "log_pi"}, "`joint` needs acquisition .* got 'log_pi'"),
+        ({"batch": "jiont"}, r"`batch` must be one of .*, got 'jiont'\. Did you mean 'joint'"),
+        (
+            {"batch": "joint", "acquisition": "ei"},
+            "needs acquisition 'log_ei' or 'ucb', got 'ei'",
+        ),
+        ({"batch": "joint", "acquisition": "log_pi"}, "needs acquisition .* got 'log_pi'"),
     ],
 )
 def test_bad_settings_are_refused(setting, message):
@@ -288,7 +292,7 @@ def test_maximising_is_minimising_the_negative_to_the_bit():
     assert [t.info for t in up.trials] == [t.info for t in down.trials]
 
 
-@pytest.mark.parametrize("settings", [{}, {"joint": True}, {"acquisition": "ucb", "pending": "liar_min"}])
+@pytest.mark.parametrize("settings", [{}, {"batch": "joint"}, {"acquisition": "ucb", "pending": "liar_min"}])
 def test_the_same_arguments_give_the_same_bits(device, settings):
     cube, X = SPACES["mixed"].cube, SPACES["mixed"].cube.draw(15, torch.Generator().manual_seed(0))
     data = dataset(X, surface(X), pending=cube.draw(2, torch.Generator().manual_seed(1)), device=device)
@@ -302,7 +306,7 @@ def test_the_data_are_not_written_into():
     cube, X = Cube.continuous(3), draws(15, 3, seed=0)
     data = dataset(X, surface(X), pending=draws(2, 3, seed=1))
     before = [t.clone() for t in (data.X, data.Y, data.pending)]
-    GPSuggester(joint=True).suggest(data, cube, 2, 0)
+    GPSuggester(batch="joint").suggest(data, cube, 2, 0)
     for now, then in zip((data.X, data.Y, data.pending), before, strict=True):
         assert torch.equal(now, then)
 
@@ -314,7 +318,7 @@ def test_seed_and_number_choose_the_point_only_among_good_ones():
         assert torch.allclose(x, found[0], atol=2e-2)  # one optimum of one acquisition function
 
 
-@pytest.mark.parametrize("pending", ["variance", "believer", "liar_min", "liar_mean", "liar_max"])
+@pytest.mark.parametrize("pending", PENDING)
 def test_a_batch_one_after_another_spreads(pending):
     cube, X = Cube.continuous(2), draws(12, 2, seed=0)
     data = dataset(X, surface(X))
@@ -329,7 +333,7 @@ def test_joint_batches_are_new_feasible_and_apart(acquisition, space):
     cube = SPACES[space].cube
     X = cube.draw(12, torch.Generator().manual_seed(0))
     data = dataset(X, surface(X), pending=cube.draw(1, torch.Generator().manual_seed(1)))
-    suggestion = GPSuggester(acquisition=acquisition, joint=True).suggest(data, cube, 3, 0)
+    suggestion = GPSuggester(acquisition=acquisition, batch="joint").suggest(data, cube, 3, 0)
     check(suggestion, cube, data, n=3)
 
 
@@ -337,8 +341,8 @@ def test_a_batch_larger_than_the_space_gives_what_is_left():
     space = SearchSpace(c=Categorical(list("abc")), i=Int(0, 2))
     X = space.cube.enumerate()[:6]
     data = dataset(X, surface(X))
-    for joint in (False, True):
-        suggestion = GPSuggester(n_initial=1, joint=joint).suggest(data, space.cube, 5, 0)
+    for batch in ("greedy", "joint", "thompson", "ucb_pe"):
+        suggestion = GPSuggester(n_initial=1, batch=batch).suggest(data, space.cube, 5, 0)
         check(suggestion, space.cube, data, n=3)
 
 
