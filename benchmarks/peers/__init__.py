@@ -33,6 +33,18 @@ PEERS: dict[str, Spec] = {
     "gpbo": Spec("gpbo_study", "default"),
     "gpbo-random": Spec("gpbo_study", "random"),
     "gpbo-sobol": Spec("gpbo_study", "sobol"),
+    **{
+        f"gpbo-{kind}": Spec("gpbo_study", kind)
+        for kind in (
+            "ten-initial",
+            "matern-3/2",
+            "no-warp",
+            "no-exploring",
+            "zero-mean",
+            "free-outputscale",
+            "flat-lengthscales",
+        )
+    },
     "optuna-tpe": Spec("optuna_study", "tpe", ("optuna",)),
     "optuna-gp": Spec("optuna_study", "gp", ("optuna", "greenlet")),
     "optuna-gp-deterministic": Spec("optuna_study", "gp-deterministic", ("optuna", "greenlet")),

@@ -1,12 +1,16 @@
 """gpbo through its public ask and tell, with the default suggester or a named variant of it.
 
-An ablation is one entry in `VARIANTS` and one in `benchmarks.peers.PEERS`.
+An ablation is one entry in `VARIANTS` or in `PATCHES`, and one in `benchmarks.peers.PEERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import gpbo
 from benchmarks.peers.base import Config, Task
@@ -18,19 +22,36 @@ VARIANTS: dict[str, Callable[[], Suggester | None]] = {
     "default": lambda: None,
     "random": lambda: gpbo.RandomSuggester(),
     "sobol": lambda: gpbo.SobolSuggester(),
+    "ten-initial": lambda: gpbo.GPSuggester(n_initial=10),
+    "matern-3/2": lambda: gpbo.GPSuggester(nu=1.5),
+}
+
+# constants of the library, by module and name, and what stands there while the variant asks
+PATCHES: dict[str, dict[tuple[str, str], Any]] = {
+    "no-warp": {("gpbo.suggesters.bayes", "STRENGTHS"): (0.0,)},
+    "no-exploring": {("gpbo.suggesters.bayes", "_NOTHING_EXPECTED"): -math.inf},
+    "zero-mean": {("gpbo.gp.likelihood", "MEAN_VAR"): 1e-4, ("gpbo.gp.model", "MEAN_VAR"): 1e-4},
+    "free-outputscale": {("gpbo.gp.hypers", "_OUTPUTSCALE"): (0.0, 1.5)},
+    "flat-lengthscales": {("gpbo.gp.hypers", "_LENGTHSCALE"): (math.sqrt(2.0), 5.0)},
 }
 
 
 class GpboStudy:
     """A study in memory that minimises the loss."""
 
-    def __init__(self, suggester: Suggester | None, task: Task) -> None:
+    def __init__(
+        self, suggester: Suggester | None, patches: Mapping[tuple[str, str], Any], task: Task
+    ) -> None:
+        self._patches = patches
         self._study = gpbo.Study(task.space, suggester=suggester, seed=task.seed, device=task.device)
         self._asked: gpbo.Trial | None = None
 
     def ask(self) -> Config:
         """The next trial's config."""
-        trial = self._study.ask()
+        with ExitStack() as stack:
+            for (module, name), value in self._patches.items():
+                stack.enter_context(mock.patch.object(importlib.import_module(module), name, value))
+            trial = self._study.ask()
         if trial is None:
             raise RuntimeError("the study has nothing more to ask for; the problem's space is too small.")
         self._asked = trial
@@ -47,4 +68,4 @@ class GpboStudy:
 
 def create(kind: str, task: Task) -> GpboStudy:
     """The variant called `kind` for the task."""
-    return GpboStudy(VARIANTS[kind](), task)
+    return GpboStudy(VARIANTS.get(kind, lambda: None)(), PATCHES.get(kind, {}), task)
