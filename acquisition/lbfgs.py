@@ -60,7 +60,8 @@ def maximize_rows(
         done = done | (pg.abs().amax(-1) < tolerance) | (t < _SHORTEST)
         if bool(done.all()):
             break
-        step = -_two_loop(pg, S, Y, rho)
+        used = min(max(rounds - 1, 1), _MEMORY)  # the older pairs are zeros still
+        step = -_two_loop(pg, S[_MEMORY - used :], Y[_MEMORY - used :], rho[_MEMORY - used :])
         step = torch.where(free, step, 0.0)
         uphill = (step * pg).sum(-1) >= 0.0
         step = torch.where(uphill.unsqueeze(-1), -_first_step(pg), step)
@@ -88,14 +89,14 @@ def _two_loop(g: Tensor, S: Tensor, Y: Tensor, rho: Tensor) -> Tensor:  # (b, k)
     """The inverse-Hessian product (Nocedal 1980); rows without history get a first step."""
     q = g.clone()
     alphas = []
-    for i in range(_MEMORY - 1, -1, -1):
+    for i in range(len(S) - 1, -1, -1):
         alpha = rho[i] * (S[i] * q).sum(-1)
         q -= alpha.unsqueeze(-1) * Y[i]
         alphas.append(alpha)
     yy = Y[-1].square().sum(-1)
     gamma = 1.0 / (rho[-1] * yy).clamp(min=1e-300)
     q = torch.where((rho[-1] > 0.0).unsqueeze(-1), q * gamma.unsqueeze(-1), _first_step(q))
-    for i, alpha in zip(range(_MEMORY), reversed(alphas), strict=True):
+    for i, alpha in zip(range(len(S)), reversed(alphas), strict=True):
         beta = rho[i] * (Y[i] * q).sum(-1)
         q += (alpha - beta).unsqueeze(-1) * S[i]
     return q

@@ -11,6 +11,7 @@ choose    the best point that is feasible and was not asked for before
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -20,6 +21,9 @@ from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.cube import Cube, is_new
 
 _CHUNK = 2**22  # doubles in one screening block
+_SIFTING = 12  # rounds that all starts climb; then only those ahead go on
+_AHEAD = 4  # at least so many of them, or a quarter
+_TOLERANCE = 1e-4  # of the climb
 _SETTLED = 4  # how many climbed points are settled
 _FLIPS = 24  # rounds of one-flip moves
 _PERTURBED_COLUMNS = 20  # at most so many columns of an incumbent move at once
@@ -139,7 +143,13 @@ def _climb(
     """Local maxima near the rows of X, snapped; a row whose maximum is infeasible goes as far as it may."""
     if bool(cube.is_categorical.all()):
         return X
-    tops = cube.snap(maximize_rows(acquisition.value_and_gradient, X, scale=scale, max_rounds=rounds).x)
+    climb = partial(maximize_rows, acquisition.value_and_gradient, scale=scale, tolerance=_TOLERANCE)
+    begun = climb(X, max_rounds=min(rounds, _SIFTING))
+    tops = begun.x
+    if rounds > _SIFTING:
+        ahead = begun.value.nan_to_num(nan=-torch.inf).topk(min(max(_AHEAD, len(X) // 4), len(X))).indices
+        tops = tops.index_copy(0, ahead, climb(tops[ahead], max_rounds=rounds - _SIFTING).x)
+    tops = cube.snap(tops)
     if cube.constraint is None:
         return tops
     way = [cube.snap(X + t * (tops - X)) for t in (1.0, *_BACKTRACK)]

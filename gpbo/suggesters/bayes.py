@@ -35,7 +35,7 @@ from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import NumericsError, SettingError, did_you_mean
-from gpbo.gp import GP, STRENGTHS, Hypers, fit_gp, warp_values
+from gpbo.gp import GP, STRENGTHS, Fit, Hypers, fit_gp, warp_values
 from gpbo.gp.large import EXACT_ON_CPU, EXACT_ON_CUDA, choose_rows
 from gpbo.kernels import NUS
 from gpbo.numerics import few_threads
@@ -169,11 +169,16 @@ class GPSuggester:
         """The process whose warp and hyper-parameters explain the values best, and what to note of it."""
         warm = _warm_start(data, cube.d)
         before = data.info.get("warp", 0)
-        tried = range(len(STRENGTHS)) if _at_milestone(len(X)) or warm is None else [before]
-        fits = []
+        if warm is None:
+            tried = list(range(len(STRENGTHS)))
+        else:
+            near = 1 if _at_milestone(len(X)) else 0
+            tried = [k for k in range(len(STRENGTHS)) if abs(k - before) <= near]
+        fits: list[tuple[GP, Fit, int, float]] = []
         for k in tried:
             z, log_jacobian = warp_values(y, STRENGTHS[k])
-            gp, found = fit_gp(cube, X, z, nu=self.nu, warm=warm)
+            start = warm if warm is not None or not fits else fits[0][0].hypers
+            gp, found = fit_gp(cube, X, z, nu=self.nu, warm=start)
             if warm is not None and len(X) <= _RESTART_UNTIL and k == before:
                 fits.append((*fit_gp(cube, X, z, nu=self.nu), k, log_jacobian))
             fits.append((gp, found, k, log_jacobian))
@@ -296,7 +301,7 @@ def _scalarise(Y: Tensor, seed: int) -> Tensor:  # (n, m) -> (n,)
 
 
 def _at_milestone(n: int) -> bool:
-    """Whether, with `n` observations, the choice of the warp is looked at again: at every 5 % more."""
+    """Whether, with `n` observations, the warps next to the last one are tried again: at every 5 % more."""
     return n <= 20 or math.floor(math.log(n) / 0.05) > math.floor(math.log(n - 1) / 0.05)
 
 
