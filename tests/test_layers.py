@@ -35,10 +35,11 @@ EXCEPTIONS = {
 # Where each third party may be imported: rooms, or single modules of a room.
 THIRD_PARTIES = {
     "alembic": {"stores"},
-    "botorch": {"acquisition.multi_objective", "integrations.botorch"},
+    "botorch": {"acquisition.multi_objective", "integrations.botorch", "integrations.botorch_model"},
     "cloudpickle": {"executors"},
     "filelock": {"stores"},
-    "gpytorch": {"acquisition.multi_objective", "integrations.botorch"},
+    "gpytorch": {"integrations.botorch", "integrations.botorch_model"},
+    "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
     "numpy": {"executors"},
     "pandas": {"study"},
     "pydantic": {"studyfile", "sweepfile"},
@@ -47,8 +48,8 @@ THIRD_PARTIES = {
     "sklearn": {"demo"},
     "sqlalchemy": {"stores"},
     "torch": {
-        *("acquisition", "cube", "data", "demo", "gp", "kernels", "numerics", "seeding", "space"),
-        "suggesters",
+        *("acquisition", "cube", "data", "demo", "gp", "integrations", "kernels", "numerics", "seeding"),
+        *("space", "suggesters"),
     },
     "tqdm": {"progress"},
     "triton": {"kernels"},

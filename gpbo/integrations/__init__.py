@@ -1,0 +1,1 @@
+"""Other libraries, served by gpbo's own engine."""
