@@ -7,10 +7,12 @@ import torch
 
 from gpbo.cube import is_new
 from gpbo.data import Dataset, to_dataset
+from gpbo.integrations.botorch import BotorchSuggester
 from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
 from gpbo.suggesters.grid import GridSuggester
+from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
 from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
 from gpbo.trial import Observation, State, Trial
 
@@ -19,6 +21,8 @@ SUGGESTERS = {
     "sobol": SobolSuggester(),
     "grid": GridSuggester(points_per_axis=4),
     "gp": GPSuggester(n_initial=4),
+    "multi-objective": MultiObjectiveSuggester(n_initial=4),
+    "botorch": BotorchSuggester(n_initial=4),
     "bohb": BOHBSuggester(),
     "bohb as published": BOHBSuggester(reference=True),
 }
