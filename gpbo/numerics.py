@@ -2,7 +2,7 @@
 
 Notation: phi and Phi are the standard normal density and distribution, h(z) = phi(z) + z Phi(z), so that
 EI = sigma h((mean - best) / sigma). A factor L is lower triangular, K = L L^T, and R = inv(L) is what the
-posterior uses: at condition number 2e9 variances from inv(K) are wrong by up to 61 %, from inv(L) by 1e-7.
+posterior uses: of an ill-conditioned K it keeps the digits of the variances that inv(K) loses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _SQRT_HALF_PI = math.sqrt(0.5 * math.pi)
 _TAIL = -60.0  # below it the asymptotic series of 1 - t R(t) is exact to 1e-13
 _JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # times the mean of the diagonal
-_SMALL = 400  # rows; below it one thread is faster than two, and leaves the others to the trials
+_SMALL = 400  # rows; below it more threads gain little, and the trials need them
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-EXACT_ON_CPU = 1500  # observations; an ask with a refit takes about two seconds on two cores
+EXACT_ON_CPU = 1500  # observations; benchmarks/speed.py times asks with 10 000 (cell ask-10000)
 EXACT_ON_CUDA = 20_000
 _BEST = 0.5  # of the subset
 

@@ -30,7 +30,7 @@ from gpbo.kernels import matern, matern_and_slope, matern_curvature, squared_dis
 from gpbo.numerics import inverse_factor
 
 EXACT_TRACE = 64  # observations; above, the trace of the Hessian is estimated
-_PROBES = 32  # 1.6-3 % error of the Hessian; fewer cost more iterations than they save
+_PROBES = 32  # fewer make the Hessian rougher and cost more iterations than they save
 _ROUGH_PROBES = 8  # enough to tell whether a fit is worth while
 
 
