@@ -20,6 +20,7 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _SQRT_HALF_PI = math.sqrt(0.5 * math.pi)
 _TAIL = -60.0  # below it the asymptotic series of 1 - t R(t) is exact to 1e-13
 _JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # times the mean of the diagonal
+_HALVED = 128  # rows; larger triangular factors are inverted by halves
 _SMALL = 400  # rows; below it more threads gain little, and the trials need them
 
 
@@ -54,10 +55,18 @@ def cholesky(K: Tensor) -> tuple[Tensor, float]:  # (n, n) -> (n, n)
     )
 
 
-def inverse_factor(L: Tensor) -> Tensor:  # (n, n) -> (n, n)
-    """R = inv(L) for a lower triangular L."""
-    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
-    return torch.linalg.solve_triangular(L, eye, upper=False)
+def inverse_factor(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
+    """R = inv(L) for a lower triangular L; large ones by halves, most of it matrix products."""
+    n = L.shape[-1]
+    if n <= _HALVED:
+        eye = torch.eye(n, dtype=L.dtype, device=L.device)
+        return torch.linalg.solve_triangular(L, eye, upper=False)
+    k = n // 2
+    R = torch.zeros_like(L)
+    R[..., :k, :k] = inverse_factor(L[..., :k, :k])
+    R[..., k:, k:] = inverse_factor(L[..., k:, k:])
+    R[..., k:, :k] = -R[..., k:, k:] @ (L[..., k:, :k] @ R[..., :k, :k])
+    return R
 
 
 def append_inverse_factor(R: Tensor, K12: Tensor, K22: Tensor) -> Tensor:

@@ -4,6 +4,6 @@ if __name__ != "gpbo.kernels":
     raise ImportError("import this package as gpbo.kernels, not as a top-level 'kernels'")
 
 from gpbo.kernels.embedding import Embedding, squared_distances
-from gpbo.kernels.matern import NUS, matern, matern_and_slope, matern_curvature
+from gpbo.kernels.matern import NUS, matern, matern_and_slope, slope_and_curvature
 
-__all__ = ["NUS", "Embedding", "matern", "matern_and_slope", "matern_curvature", "squared_distances"]
+__all__ = ["NUS", "Embedding", "matern", "matern_and_slope", "slope_and_curvature", "squared_distances"]

@@ -17,16 +17,47 @@ out up to 1e-8 apart by rounding, where 1/r^3 makes 1e8 of a product that should
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 NUS = (0.5, 1.5, 2.5)
 _NEAR = 1e-4  # there the rounding of G2 D_i D_j at nu = 1/2, 1e-16 / r^3, equals the product, r
+_BLOCK = 2**16  # doubles that are worked on at once: the steps between stay in a processor's cache
 
 
 def matern(r2: Tensor, nu: float) -> Tensor:
     """k for squared distances r2 >= 0, with k = 1 at 0."""
+    (k,) = _in_blocks(lambda block: (_value(block, nu),), r2, 1)
+    return k
+
+
+def matern_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
+    """k and G for squared distances r2 >= 0."""
+    k, G = _in_blocks(lambda block: _value_and_slope(block, nu), r2, 2)
+    return k, G
+
+
+def slope_and_curvature(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
+    """G and G2 for squared distances r2 >= 0."""
+    G, G2 = _in_blocks(lambda block: _slope_and_curvature(block, nu), r2, 2)
+    return G, G2
+
+
+def _in_blocks(function: Callable[[Tensor], Sequence[Tensor]], r2: Tensor, n_results: int) -> Sequence[Tensor]:
+    """What the function makes of every element; block by block on a processor, where memory is the limit."""
+    if r2.is_cuda or r2.numel() <= _BLOCK:
+        return function(r2)
+    results = [torch.empty_like(r2, memory_format=torch.contiguous_format) for _ in range(n_results)]
+    blocks = [whole.view(-1).split(_BLOCK) for whole in (r2.contiguous(), *results)]
+    for block, *parts in zip(*blocks, strict=True):
+        for part, value in zip(parts, function(block), strict=True):
+            part.copy_(value)
+    return results
+
+
+def _value(r2: Tensor, nu: float) -> Tensor:
     a = torch.sqrt(2.0 * nu * r2)
     decay = torch.exp(-a)
     if nu == 2.5:
@@ -36,8 +67,7 @@ def matern(r2: Tensor, nu: float) -> Tensor:
     return decay
 
 
-def matern_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
-    """k and G for squared distances r2 >= 0."""
+def _value_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
     a = torch.sqrt(2.0 * nu * r2)
     decay = torch.exp(-a)
     if nu == 2.5:
@@ -48,13 +78,13 @@ def matern_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
     return decay, torch.where(a > 0.0, decay / a.clamp_min(math.ulp(0.0)), 0.0)
 
 
-def matern_curvature(r2: Tensor, nu: float) -> Tensor:
-    """G2 for squared distances r2 >= 0."""
+def _slope_and_curvature(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
     a = torch.sqrt(2.0 * nu * r2)
     decay = torch.exp(-a)
     if nu == 2.5:
-        return decay.mul_(25.0 / 3.0)
+        return a.add_(1.0).mul_(decay).mul_(5.0 / 3.0), decay.mul_(25.0 / 3.0)
     inverse = torch.where(a > _NEAR, a.reciprocal(), 0.0)
     if nu == 1.5:
-        return decay.mul_(inverse).mul_(9.0)
-    return decay * (inverse.square() + inverse**3)
+        return decay * 3.0, decay.mul_(inverse).mul_(9.0)
+    slope = torch.where(a > 0.0, decay / a.clamp_min(math.ulp(0.0)), 0.0)
+    return slope, decay * (inverse.square() + inverse**3)

@@ -1,9 +1,8 @@
 """Fitting the hyper-parameters: a trust-region Newton method on their logarithms, all starts in one batch.
 
 A step costs one factorisation; derivatives are formed only where a step was accepted. The model of each
-step uses the Hessian of `likelihood`, whose trace term is estimated for more than a few observations; the
-gradient is exact, so the optimum does not depend on the estimate. Above `MANY_FEATURES` features, where
-the Hessian would cost more than it saves, the steps come from limited-memory BFGS instead.
+step is the average information of `likelihood` with one secant correction (damped BFGS, Powell 1978) from
+the step before. The gradient is exact, so the optimum does not depend on the model.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from torch import Tensor
 
 from gpbo.errors import NumericsError
 from gpbo.gp.hypers import Hypers, from_theta, prior
-from gpbo.gp.likelihood import Point, Problem, evaluate, gradient, gradient_and_hessian, make_problem
+from gpbo.gp.likelihood import Point, Problem, derivatives, evaluate, make_problem
 
-MANY_FEATURES = 100
-TOLERANCE = 1e-3  # nats that a full Newton step still promises
+TOLERANCE = 2e-3  # nats that a full Newton step still promises
 SKIP = 1e-2  # nats; promises below it leave a warm start as it is
 _MAX_STEPS = 40
 _FIRST_RADIUS, _MAX_RADIUS, _MIN_RADIUS = 2.0, 8.0, 1e-7
+_SHIFTS = 128  # of the Hessian that are tried for a step's length; neighbours differ by a fifth
+_DAMPED = 0.2  # least curvature along a step, as a share of the model's, that a correction may bring
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,8 @@ class Fit:
 
     Attributes:
         hypers: One setting for each distinct optimum found.
-        values: The negative log posterior of each, in nats.
+        values: The negative log posterior of each, in nats, with the offset of its variant.
+        variants: Which of the given values each belongs to.
         factorizations: How many n x n factorisations it took, over all starts.
         skipped: Whether the warm start was kept because no gain was promised.
         L: (n, n) the lower factor of the covariance at the best.
@@ -39,6 +40,7 @@ class Fit:
 
     hypers: tuple[Hypers, ...]
     values: tuple[float, ...]
+    variants: tuple[int, ...]
     factorizations: int
     skipped: bool
     L: Tensor
@@ -55,61 +57,71 @@ def default_starts(d: int, device: torch.device) -> Tensor:  # (2, d + 2)
 def fit(
     phi: Tensor,  # (n, F)
     groups: Tensor,  # (F,)
-    y: Tensor,  # (n,)
+    y: Tensor,  # (n,) or (k, n)
     d: int,
     *,
     nu: float = 2.5,
     warm: Hypers | None = None,
     starts: Tensor | None = None,  # (b, d + 2)
+    offset: Tensor | None = None,  # (k,)
 ) -> Fit:
     """The hyper-parameters that maximise the posterior, from a warm start or from the given ones.
 
     Args:
         phi: Features of the observed points.
         groups: The lengthscale that each feature belongs to.
-        y: Standardised values.
+        y: Standardised values; or variants of them, each of which is fitted from every start.
         d: The number of lengthscales.
         nu: The Matern smoothness.
         warm: An earlier optimum; with it no other start is tried unless given.
-        starts: Logarithmic hyper-parameters to start from; by default `default_starts` or the warm one.
+        starts: Logarithmic hyper-parameters to start from; by default `default_starts`, or none beside `warm`.
+        offset: What is added to the values of each variant before they are compared, in nats.
 
     Raises:
         NumericsError: if the covariance is not positive definite at any start.
     """
-    problem = make_problem(phi, groups.to(phi.device), y, d, nu)
-    if starts is None:
-        starts = default_starts(d, phi.device) if warm is None else warm.theta.unsqueeze(0)
-    at = evaluate(problem, starts)
-    usable = at.value.isfinite()
-    if not bool(usable.any()):
+    tried = [warm.theta.unsqueeze(0)] if warm is not None else []
+    tried += [default_starts(d, phi.device)] if not tried and starts is None else []
+    theta = torch.cat(tried + ([starts] if starts is not None else []))
+    Y = torch.atleast_2d(y)
+    k, b = len(Y), len(theta)
+    variant = torch.arange(k, device=phi.device).repeat_interleave(b)
+    problem = make_problem(phi, groups.to(phi.device), y if y.ndim == 1 else Y[variant], d, nu)
+    at = evaluate(problem, theta.repeat(k, 1))
+    usable = at.value.isfinite().nonzero().squeeze(-1)
+    if len(usable) == 0:
         raise NumericsError(f"the covariance of {problem.n} points is not positive definite at any start.")
-    at = at.take(usable.nonzero().squeeze(-1))
-    method = _newton if phi.shape[-1] <= MANY_FEATURES else _lbfgs
-    at, steps = method(problem, at, TOLERANCE if warm is None else SKIP)
-    return _ranked(at, len(starts) + steps, skipped=warm is not None and steps == 0)
+    if len(usable) < len(variant):
+        at, problem, variant = at.take(usable), problem.take(usable), variant[usable]
+    at, steps = _newton(problem, at, SKIP if warm is not None and starts is None else TOLERANCE)
+    values = at.value if offset is None else at.value + offset[variant]
+    return _ranked(at, values, variant, k * b + steps, skipped=warm is not None and steps == 0)
 
 
-def _ranked(at: Point, factorizations: int, *, skipped: bool) -> Fit:
-    order = at.value.argsort()
-    hypers: list[Hypers] = []
-    values: list[float] = []
-    kept: list[Tensor] = []
+def _ranked(at: Point, values: Tensor, variant: Tensor, factorizations: int, *, skipped: bool) -> Fit:
+    order = values.argsort()
+    kept: list[int] = []
     for row in order.tolist():
-        theta = at.theta[row]
-        if all(float((theta - other).abs().max()) > 0.1 for other in kept):
-            kept.append(theta)
-            hypers.append(from_theta(theta))
-            values.append(float(at.value[row]))
-    return Fit(tuple(hypers), tuple(values), factorizations, skipped, at.L[order[0]])
+        near = [float((at.theta[row] - at.theta[other]).abs().max()) <= 0.1 for other in kept]
+        same = [int(variant[row]) == int(variant[other]) for other in kept]
+        if not any(a and b for a, b in zip(near, same, strict=True)):
+            kept.append(row)
+    return Fit(
+        tuple(from_theta(at.theta[row]) for row in kept),
+        tuple(values[kept].tolist()),
+        tuple(variant[kept].tolist()),
+        factorizations,
+        skipped,
+        at.L[order[0]],
+    )
 
 
 def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point, int]:
     """Trust-region Newton from every row of `at`; the optima and the number of trial steps."""
     rows = torch.arange(len(at.theta), device=at.theta.device)  # those still moving
     radius = at.theta.new_full((len(rows),), _FIRST_RADIUS)
-    rough = first_tolerance > TOLERANCE
-    g, H = gradient_and_hessian(problem, at, rough=rough)
-    lam, Q = torch.linalg.eigh(H)
+    g, A = derivatives(problem, at)
+    lam, Q = torch.linalg.eigh(A)
     moving = torch.ones_like(rows, dtype=torch.bool)
     steps, tolerance = 0, first_tolerance
     for _ in range(_MAX_STEPS):
@@ -117,13 +129,15 @@ def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point,
         if not bool(going.any()):
             break
         tolerance = TOLERANCE
-        rows, radius, g, lam, Q = rows[going], radius[going], g[going], lam[going], Q[going]
+        if not bool(going.all()):
+            rows, radius, g, lam, Q = rows[going], radius[going], g[going], lam[going], Q[going]
         moving = torch.ones_like(rows, dtype=torch.bool)
         step = _trust_region_step(g, lam, Q, radius)
         here = at.value[rows]
-        trial = evaluate(problem, at.theta[rows] + step)
+        part = problem.take(rows)
+        trial = evaluate(part, at.theta[rows] + step)
         steps += len(rows)
-        along = torch.einsum("bij,bi->bj", Q, step)
+        along = _times(Q.mT, step)
         predicted = -(g * step).sum(-1) - 0.5 * (lam * along.square()).sum(-1)
         ratio = (here - trial.value) / predicted.clamp(min=1e-300)
         length = step.norm(dim=-1)
@@ -135,8 +149,8 @@ def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point,
         if len(accepted):
             better = trial.take(accepted)
             at = at.put(rows[accepted], better)
-            new_g, new_H = gradient_and_hessian(problem, better)
-            new_lam, new_Q = torch.linalg.eigh(new_H)
+            new_g, A = derivatives(part.take(accepted), better)
+            new_lam, new_Q = torch.linalg.eigh(_corrected(A, step[accepted], new_g - g[accepted]))
             g, lam, Q = g.clone(), lam.clone(), Q.clone()
             g[accepted], lam[accepted], Q[accepted] = new_g, new_lam, new_Q
     return at, steps
@@ -144,53 +158,40 @@ def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point,
 
 def _promise(g: Tensor, lam: Tensor, Q: Tensor) -> Tensor:  # (b,)
     """What a full Newton step promises, in nats; infinite where the Hessian is not positive definite."""
-    along = torch.einsum("bij,bi->bj", Q, g)
+    along = _times(Q.mT, g)
     gain = 0.5 * (along.square() / lam.clamp(min=1e-10)).sum(-1)
     return torch.where(lam[:, 0] > 0.0, gain, math.inf)
 
 
+def _corrected(A: Tensor, step: Tensor, change: Tensor) -> Tensor:  # (b, p, p)
+    """The model A, made to explain how the gradient changed along the last step; positive if A is."""
+    along = _times(A, step)
+    model, seen = (step * along).sum(-1, keepdim=True), (step * change).sum(-1, keepdim=True)
+    damp = torch.where(seen < _DAMPED * model, (1.0 - _DAMPED) * model / (model - seen), 1.0)
+    change = damp * change + (1.0 - damp) * along
+    seen = (step * change).sum(-1, keepdim=True)
+    usable = ((model > 0.0) & (seen > 0.0)).unsqueeze(-1)
+    old = along.unsqueeze(-1) * (along / model.clamp(min=1e-300)).unsqueeze(-2)
+    new = change.unsqueeze(-1) * (change / seen.clamp(min=1e-300)).unsqueeze(-2)
+    return torch.where(usable, A - old + new, A)
+
+
 def _trust_region_step(g: Tensor, lam: Tensor, Q: Tensor, radius: Tensor) -> Tensor:  # (b, p)
-    """The minimiser of the quadratic model in a ball (Moré and Sorensen 1983), by bisection on the shift."""
-    along = torch.einsum("bij,bi->bj", Q, g)
-
-    def length(shift: Tensor) -> Tensor:
-        return (along / (lam + shift.unsqueeze(-1))).norm(dim=-1)
-
-    low = (-lam[:, 0]).clamp(min=0.0) + 1e-8 * lam.abs().amax(-1).clamp(min=1e-8)
-    high = low + along.norm(dim=-1) / radius + lam.abs().amax(-1)
-    inside = (lam[:, 0] > 0.0) & (length(torch.zeros_like(low)) <= radius)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        long = length(middle) > radius
-        low, high = torch.where(long, middle, low), torch.where(long, high, middle)
-    shift = torch.where(inside, 0.0, high)
-    step = -torch.einsum("bij,bj->bi", Q, along / (lam + shift.unsqueeze(-1)))
-    too_long = step.norm(dim=-1) / radius
-    return step / too_long.clamp(min=1.0).unsqueeze(-1)
+    """The minimiser of the quadratic model in a ball (Moré and Sorensen 1983), by trying shifts."""
+    along = _times(Q.mT, g)
+    size = lam.abs().amax(-1)
+    low = (-lam[:, 0]).clamp(min=0.0) + 1e-8 * size.clamp(min=1e-8)
+    high = along.norm(dim=-1) / radius + size
+    parts = torch.logspace(-10.0, 0.0, _SHIFTS, dtype=g.dtype, device=g.device)
+    shifts = low.unsqueeze(-1) + high.unsqueeze(-1) * parts
+    shifts = torch.where((lam[:, :1] > 0.0) & (parts == parts[0]), 0.0, shifts)  # a full Newton step first
+    lengths = (along.unsqueeze(-2) / (lam.unsqueeze(-2) + shifts.unsqueeze(-1))).norm(dim=-1)
+    short = lengths <= radius.unsqueeze(-1)
+    short[:, -1] = True  # at the largest shift it is, up to rounding
+    shift = shifts.gather(-1, short.to(torch.uint8).argmax(-1, keepdim=True))
+    step = -_times(Q, along / (lam + shift))
+    return step / (step.norm(dim=-1) / radius).clamp(min=1.0).unsqueeze(-1)
 
 
-def _lbfgs(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point, int]:
-    """Limited-memory BFGS from the best row of `at`, for spaces with very many features."""
-    theta = at.theta[at.value.argmin()].clone()
-    calls = 0
-
-    def closure() -> float:
-        nonlocal calls
-        calls += 1
-        point = evaluate(problem, theta.unsqueeze(0))
-        slope = gradient(problem, point)[0] if bool(point.value.isfinite()) else torch.zeros_like(theta)
-        theta.grad = slope
-        return float(point.value)
-
-    optimizer = torch.optim.LBFGS(
-        [theta],
-        max_iter=_MAX_STEPS,
-        max_eval=2 * _MAX_STEPS,
-        tolerance_grad=first_tolerance,
-        tolerance_change=1e-6,
-        line_search_fn="strong_wolfe",
-    )
-    optimizer.step(closure)
-    found = evaluate(problem, theta.detach().unsqueeze(0))
-    best = at.take(at.value.argmin().unsqueeze(0))
-    return (found if float(found.value) < float(best.value) else best), calls + 1
+def _times(A: Tensor, x: Tensor) -> Tensor:  # (b, p, p), (b, p) -> (b, p)
+    return (A @ x.unsqueeze(-1)).squeeze(-1)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gpbo.kernels import NUS, matern, matern_and_slope, matern_curvature, squared_distances
+from gpbo.kernels import NUS, matern, matern_and_slope, slope_and_curvature, squared_distances
 
 SMOOTHNESS = pytest.mark.parametrize("nu", NUS)
 
@@ -61,7 +61,7 @@ def test_slope_and_curvature_equal_finite_differences_in_the_log_lengthscales(nu
     D, h = distances(log_l), 1e-5
     r2 = D.sum()
     assume(r2.item() > 1e-3)
-    G, G2 = matern_and_slope(r2, nu)[1], matern_curvature(r2, nu)
+    G, _, G2 = slope_and_curvature(r2, nu)
     step = h * torch.eye(3, dtype=torch.float64)
     first = torch.stack([(kernel(log_l + e) - kernel(log_l - e)) / (2 * h) for e in step])
     second = torch.stack([(slope(log_l + e) - slope(log_l - e)) / (2 * h) for e in step])
@@ -83,7 +83,7 @@ def test_the_value_is_the_same_with_and_without_the_slope(nu, r2):
 def test_the_arguments_are_not_written_into(nu):
     r2 = points(5, 5, 0)
     before = r2.clone()
-    matern(r2, nu), matern_and_slope(r2, nu), matern_curvature(r2, nu)
+    matern(r2, nu), matern_and_slope(r2, nu), slope_and_curvature(r2, nu)
     assert torch.equal(r2, before)
 
 
@@ -92,7 +92,7 @@ def test_the_arguments_are_not_written_into(nu):
 def test_at_distance_zero_the_kernel_is_one_and_its_derivatives_are_finite(device, nu, dtype):
     r2 = torch.zeros(2, 2, dtype=dtype, device=device)
     k, G = matern_and_slope(r2, nu)
-    G2 = matern_curvature(r2, nu)
+    _, G2 = slope_and_curvature(r2, nu)
     at_zero = {0.5: 0.0, 1.5: 3.0, 2.5: 5.0 / 3.0}[nu]
     assert torch.equal(matern(r2, nu), torch.ones_like(r2))
     assert torch.equal(k, torch.ones_like(r2))
@@ -104,7 +104,7 @@ def test_at_distance_zero_the_kernel_is_one_and_its_derivatives_are_finite(devic
 @pytest.mark.parametrize("r2", [1e-300, 1e-200, 1e-30, 1e-8])
 def test_the_products_that_a_fit_needs_tend_to_zero_with_the_distance(nu, r2):
     r2 = torch.tensor(r2, dtype=torch.float64)
-    G, G2 = matern_and_slope(r2, nu)[1], matern_curvature(r2, nu)
+    G, _, G2 = slope_and_curvature(r2, nu)
     bound = 10.0 * math.sqrt(r2.item())
     assert 0.0 <= (G * r2).item() <= bound
     assert 0.0 <= (G2 * r2 * r2).item() <= bound
