@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from gpbo.errors import NumericsError
 from gpbo.kernels import matern, squared_distances
 from gpbo.numerics import (
-    append_inverse_factor,
     cholesky,
     few_threads,
     inverse_factor,
     log_h,
     log_ndtr_slope,
+    next_rows,
+    row_blocks,
+    whiten_and_solve,
 )
 
 # Where the formulas of log_h change, and a little to either side of it.
@@ -139,19 +141,47 @@ def test_the_inverse_factor_inverts_the_factor(device):
 
 
 @settings(max_examples=30)
+@given(st.integers(0, 40), st.integers(1, 5), st.integers(1, 50), st.integers(0, 1000))
+def test_products_by_blocks_equal_whole_ones(n, p, size, seed):
+    draws = torch.Generator().manual_seed(seed)
+    R = torch.randn(n, n, generator=draws, dtype=torch.float64).tril()
+    B = torch.randn(n, p, generator=draws, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpbo.numerics._BLOCK_ON_CPU", size)
+        blocks = list(row_blocks(R))
+        A, solution = whiten_and_solve(R, B)
+    assert sum(block.numel() for *_, block in blocks) <= n * (n + size) / 2
+    assert torch.allclose(A, R @ B, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(solution, R.mT @ (R @ B), rtol=1e-12, atol=1e-12)
+
+
+def test_products_by_blocks_have_gradients():
+    R, B = matrix(7).tril(), matrix(7)[:, :2].clone().requires_grad_(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpbo.numerics._BLOCK_ON_CPU", 3)
+        assert torch.autograd.gradcheck(lambda B: whiten_and_solve(R, B), B)
+
+
+def grown(R, K12, K22):
+    """R with the rows that follow it."""
+    rows = next_rows(R, K12, K22)
+    return torch.cat([torch.cat([R, torch.zeros_like(K12)], dim=-1), rows])
+
+
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 1000))
-def test_appending_equals_a_fresh_factor(n, p, seed):
+def test_the_next_rows_are_those_of_a_fresh_factor(n, p, seed):
     K = matrix(n + p, seed)
     R = inverse_factor(cholesky(K[:n, :n])[0])
-    grown = append_inverse_factor(R, K[:n, n:], K[n:, n:])
-    assert torch.allclose(grown, inverse_factor(cholesky(K)[0]), rtol=1e-10, atol=1e-10)
+    fresh = inverse_factor(cholesky(K)[0])
+    assert torch.allclose(next_rows(R, K[:n, n:], K[n:, n:]), fresh[n:], rtol=1e-10, atol=1e-10)
 
 
 def test_appending_one_by_one_does_not_drift(device):
     K = matrix(60, noise=1e-4).to(device)
     R = inverse_factor(cholesky(K[:10, :10])[0])
     for n in range(10, 60):
-        R = append_inverse_factor(R, K[:n, n : n + 1], K[n : n + 1, n : n + 1])
+        R = grown(R, K[:n, n : n + 1], K[n : n + 1, n : n + 1])
     fresh = inverse_factor(cholesky(K)[0])
     assert ((R - fresh).norm() / fresh.norm()).item() < 1e-10
 
@@ -159,7 +189,7 @@ def test_appending_one_by_one_does_not_drift(device):
 def test_appending_what_is_not_positive_definite_is_refused():
     R = torch.eye(2, dtype=torch.float64)
     with pytest.raises(NumericsError, match="1 x 1 covariance is not positive definite"):
-        append_inverse_factor(R, torch.ones(2, 1, dtype=R.dtype), torch.ones(1, 1, dtype=R.dtype))
+        next_rows(R, torch.ones(2, 1, dtype=R.dtype), torch.ones(1, 1, dtype=R.dtype))
 
 
 def exact_variances(K, k):
@@ -189,16 +219,14 @@ def test_variances_from_the_inverse_factor_survive_a_condition_number_of_a_thous
     exact = exact_variances(K, k)
     R = inverse_factor(cholesky(K)[0])
     half = n // 2
-    grown = append_inverse_factor(
-        inverse_factor(cholesky(K[:half, :half])[0]), K[:half, half:], K[half:, half:]
-    )
+    appended = grown(inverse_factor(cholesky(K[:half, :half])[0]), K[:half, half:], K[half:, half:])
 
     def worst(variance):
         return ((variance - exact).abs() / exact).max().item()
 
     explicit = worst(1.0 - (k * (torch.linalg.inv(K) @ k)).sum(0))
     assert worst(1.0 - (R @ k).square().sum(0)) < 1e-6
-    assert worst(1.0 - (grown @ k).square().sum(0)) < 1e-6
+    assert worst(1.0 - (appended @ k).square().sum(0)) < 1e-6
     assert explicit > 100 * worst(1.0 - (R @ k).square().sum(0))
 
 

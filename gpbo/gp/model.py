@@ -18,10 +18,11 @@ from torch import Tensor
 
 from gpbo.cube import Cube
 from gpbo.errors import SettingError
-from gpbo.gp.fit import Fit, fit
+from gpbo.gp.factor import InverseFactor
+from gpbo.gp.fit import Fit, default_starts, fit
 from gpbo.gp.hypers import MEAN_VAR, Hypers
 from gpbo.kernels import NUS, Embedding, matern, matern_and_slope, squared_distances
-from gpbo.numerics import append_inverse_factor, cholesky, inverse_factor
+from gpbo.numerics import cholesky, inverse_factor, next_rows, row_blocks, whiten_and_solve
 
 _MIN_VAR = 1e-12  # times the outputscale
 _COARSE = 256  # rows of a first, coarse fit
@@ -37,7 +38,7 @@ class GP:
         nu: The Matern smoothness.
         Z: (n, F) scaled features of the rows, centred.
         centre: (F,) what is subtracted from scaled features.
-        R: (n, n) the inverse of the lower factor.
+        factor: The inverse of the lower factor, R (n, n), in memory shared with processes that continue it.
         y: (n,) values; nan for pending rows.
         alpha: (n,) weights of the mean; 0 for pending rows.
     """
@@ -47,7 +48,7 @@ class GP:
     nu: float
     Z: Tensor
     centre: Tensor
-    R: Tensor
+    factor: InverseFactor
     y: Tensor
     alpha: Tensor
 
@@ -56,6 +57,11 @@ class GP:
         """The number of rows, pending ones included."""
         return len(self.y)
 
+    @property
+    def R(self) -> Tensor:  # (n, n)
+        """The inverse of the lower factor, which stays as it is for as long as the process lives."""
+        return self.factor.R
+
     def features(self, X: Tensor) -> Tensor:  # (..., d) -> (..., F)
         """Scaled, centred features of points."""
         scale = self.hypers.lengthscale.reciprocal()[self.embedding.groups.to(X.device)]
@@ -63,21 +69,25 @@ class GP:
 
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # (..., a, F), (..., b, F) -> (..., a, b)
         """The prior covariance between scaled features; differentiable once."""
-        k: Tensor = _Matern.apply(_distances(A, B), self.nu)  # type: ignore[no-untyped-call]
-        return self.hypers.outputscale * k + MEAN_VAR
+        if A.requires_grad or B.requires_grad:
+            k: Tensor = _Matern.apply(_distances(A, B), self.nu)  # type: ignore[no-untyped-call]
+            return self.hypers.outputscale * k + MEAN_VAR
+        return matern(squared_distances(A, B), self.nu).mul_(self.hypers.outputscale).add_(MEAN_VAR)
 
     def marginal(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., d) -> (...), (...)
         """The posterior mean and variance of the function at each point, noise left out."""
         z = self.features(X)
-        if z.requires_grad:
-            k = self.covariance(z, self.Z)
-        else:  # the same in place, for the many points of a screening
-            k = matern(squared_distances(z, self.Z), self.nu)
-            k.mul_(self.hypers.outputscale).add_(MEAN_VAR)
-        mean = k @ self.alpha
-        A = k @ self.R.mT
-        var = self.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A)
-        return mean, var.clamp(min=_MIN_VAR * float(self.hypers.outputscale))
+        k = self.covariance(z, self.Z)
+        if k.requires_grad:
+            A = k @ self.R.mT
+            explained = torch.linalg.vecdot(A, A)
+        else:
+            explained = torch.zeros_like(k[..., 0])
+            for _, j, block in row_blocks(self.R):
+                A = k[..., :j] @ block.mT
+                explained += torch.linalg.vecdot(A, A)
+        var = self.hypers.outputscale + MEAN_VAR - explained
+        return k @ self.alpha, var.clamp(min=_MIN_VAR * float(self.hypers.outputscale))
 
     def marginal_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """mean (b,), var (b,) and their gradients (b, d) at points X (b, d), without autograd.
@@ -89,11 +99,10 @@ class GP:
         outputscale = self.hypers.outputscale
         k.mul_(outputscale).add_(MEAN_VAR)
         G *= outputscale
-        A = k @ self.R.mT
-        V = A @ self.R
+        A, V = whiten_and_solve(self.R, k.mT)
         mean = k @ self.alpha
         floor = _MIN_VAR * float(outputscale)
-        var = outputscale + MEAN_VAR - torch.linalg.vecdot(A, A)
+        var = outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
         scale = self.hypers.lengthscale.reciprocal()[self.embedding.groups.to(X.device)]
 
         def pulled(weights: Tensor) -> Tensor:  # sum_n weights_n (Z_n - z) / l
@@ -101,7 +110,7 @@ class GP:
             return self.embedding.pullback(X, slope)
 
         d_mean = pulled(G * self.alpha)
-        d_var = pulled(G * V).mul_(-2.0)
+        d_var = pulled(G * V.mT).mul_(-2.0)
         return mean, var.clamp(min=floor), d_mean, torch.where((var > floor).unsqueeze(-1), d_var, 0.0)
 
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q), (..., q, q)
@@ -119,17 +128,37 @@ class GP:
             NumericsError: if the covariance stops being positive definite.
         """
         z = self.features(X)
+        Z = torch.cat([self.Z, z])
+        C = self.covariance(Z, z)
         noise = self.hypers.noise_var * torch.eye(len(z), dtype=z.dtype, device=z.device)
-        R = append_inverse_factor(self.R, self.covariance(self.Z, z), self.covariance(z, z) + noise)
-        grown = replace(self, Z=torch.cat([self.Z, z]), R=R)
+        rows = next_rows(self.R, C[: self.n], C[self.n :] + noise)
+        nothing = self.y.new_zeros(len(z))
+        grown = replace(
+            self,
+            Z=Z,
+            factor=self.factor.append(rows),
+            y=torch.cat([self.y, nothing * torch.nan if y is None else y.to(self.y)]),
+            alpha=torch.cat([self.alpha, nothing]),
+        )
         if y is None:
-            nothing = self.y.new_full((len(z),), torch.nan)
-            return replace(
-                grown,
-                y=torch.cat([self.y, nothing]),
-                alpha=torch.cat([self.alpha, torch.zeros_like(nothing)]),
-            )
-        return grown.with_values(torch.cat([self.y, y.to(self.y)]))
+            return grown
+        if bool(grown.y.isfinite().all()):  # the new rows' part of R^T R y
+            return replace(grown, alpha=grown.alpha + rows.mT @ (rows @ grown.y))
+        return grown.with_values(grown.y)
+
+    def pop(self, p: int) -> GP:
+        """The process without its last p rows, in O(n p); it shares the memory of the others.
+
+        Raises:
+            SettingError: if `p` is negative, or no row would be left.
+        """
+        n = self.n - p
+        if p < 0 or n < 1:
+            raise SettingError(f"`p` must be from 0 to {self.n - 1}, got {p}.")
+        known = int(self.y.isfinite().sum())
+        rows = self.R[n:known]  # pending ones have no weight in alpha
+        alpha = self.alpha[:n] - rows[:, :n].mT @ (rows[:, :known] @ self.y[:known])
+        return replace(self, Z=self.Z[:n], factor=self.factor.head(n), y=self.y[:n], alpha=alpha)
 
     def with_values(self, y: Tensor) -> GP:  # (n,)
         """The process with other values at its rows, in O(n^2); rows of nan must come last.
@@ -143,7 +172,7 @@ class GP:
             raise SettingError(f"`y`: rows without a value must come last, got one among the first {known}.")
         R = self.R[:known, :known]
         alpha = torch.zeros_like(y)
-        alpha[:known] = R.mT @ (R @ y[:known])
+        alpha[:known] = whiten_and_solve(R, y[:known].unsqueeze(-1))[1].squeeze(-1)
         return replace(self, y=y, alpha=alpha)
 
 
@@ -169,26 +198,53 @@ def make_gp(cube: Cube, X: Tensor, y: Tensor, hypers: Hypers, *, nu: float = 2.5
     C = hypers.outputscale * matern(r2, nu) + MEAN_VAR
     C.diagonal().add_(hypers.noise_var)
     L, _ = cholesky(C)
-    gp = GP(embedding, hypers, nu, Z, centre, inverse_factor(L), y, torch.zeros_like(y))
+    gp = GP(embedding, hypers, nu, Z, centre, InverseFactor.of(inverse_factor(L)), y, torch.zeros_like(y))
     return gp.with_values(y)
 
 
 def fit_gp(
-    cube: Cube, X: Tensor, y: Tensor, *, nu: float = 2.5, warm: Hypers | None = None
+    cube: Cube,
+    X: Tensor,  # (n, d)
+    y: Tensor,  # (n,) or (k, n)
+    *,
+    nu: float = 2.5,
+    warm: Hypers | None = None,
+    restart: bool = False,
+    offset: Tensor | None = None,  # (k,)
 ) -> tuple[GP, Fit]:
-    """The process at fitted hyper-parameters, and how the fit went; arguments as in `make_gp`."""
-    _check(cube, X, y, nu)
+    """The process at fitted hyper-parameters, and how the fit went.
+
+    Args:
+        cube: The domain.
+        X: Snapped points.
+        y: Finite values, or variants of them, of which the likeliest is taken.
+        nu: The Matern smoothness.
+        warm: Hyper-parameters to start from.
+        restart: Whether to start from the defaults as well.
+        offset: What is added to the negative log posterior of each variant before they are compared, in nats.
+
+    Raises:
+        SettingError: if `nu` is not 1/2, 3/2 or 5/2, or the shapes do not fit.
+        NumericsError: if the covariance is not positive definite at any start.
+    """
+    Y = torch.atleast_2d(y)
+    _check(cube, X, Y[0], nu)
     embedding = Embedding(cube)
-    phi, groups = embedding(X), embedding.groups
-    starts = None
+    phi, groups, chosen = embedding(X), embedding.groups, 0
+    starts = default_starts(cube.d, X.device) if restart or warm is None else None
     if warm is None and len(X) > _COARSE:  # a fit of a few rows saves most of the steps on all of them
         rows = torch.linspace(0, len(X) - 1, _COARSE, device=X.device).round().long()
-        starts = fit(phi[rows], groups, y[rows], cube.d, nu=nu).hypers[0].theta.unsqueeze(0)
-    found = fit(phi, groups, y, cube.d, nu=nu, warm=warm, starts=starts)
+        shrunk = None if offset is None else offset * (_COARSE / len(X))
+        coarse = fit(phi[rows], groups, Y[:, rows], cube.d, nu=nu, starts=starts, offset=shrunk)
+        chosen, starts = coarse.variants[0], coarse.hypers[0].theta.unsqueeze(0)
+        Y, offset = Y[chosen : chosen + 1], None if offset is None else offset[chosen : chosen + 1]
+    found = fit(phi, groups, Y, cube.d, nu=nu, warm=warm, starts=starts, offset=offset)
+    found = replace(found, variants=tuple(chosen + k for k in found.variants))
     Z, centre = _scaled_features(embedding, X, found.hypers[0])
-    R = inverse_factor(found.L)
-    gp = GP(embedding, found.hypers[0], nu, Z, centre, R, y, torch.zeros_like(y))
-    return gp.with_values(y), found
+    values = Y[found.variants[0] - chosen]
+    factor = InverseFactor.of(inverse_factor(found.L))
+    gp = GP(embedding, found.hypers[0], nu, Z, centre, factor, values, torch.zeros_like(values))
+    return gp.with_values(values), found
 
 
 def _scaled_features(embedding: Embedding, X: Tensor, hypers: Hypers) -> tuple[Tensor, Tensor]:

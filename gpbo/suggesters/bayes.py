@@ -35,7 +35,7 @@ from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import NumericsError, SettingError, did_you_mean
-from gpbo.gp import GP, STRENGTHS, Fit, Hypers, fit_gp, warp_values
+from gpbo.gp import GP, STRENGTHS, Hypers, fit_gp, warp_values
 from gpbo.gp.large import EXACT_ON_CPU, EXACT_ON_CUDA, choose_rows
 from gpbo.kernels import NUS
 from gpbo.numerics import few_threads
@@ -168,26 +168,23 @@ class GPSuggester:
     def _fit(self, data: Dataset, cube: Cube, X: Tensor, y: Tensor) -> tuple[GP, dict[str, Any]]:
         """The process whose warp and hyper-parameters explain the values best, and what to note of it."""
         warm = _warm_start(data, cube.d)
-        before = data.info.get("warp", 0)
-        if warm is None:
-            tried = list(range(len(STRENGTHS)))
-        else:
-            near = 1 if _at_milestone(len(X)) else 0
-            tried = [k for k in range(len(STRENGTHS)) if abs(k - before) <= near]
-        fits: list[tuple[GP, Fit, int, float]] = []
-        for k in tried:
-            z, log_jacobian = warp_values(y, STRENGTHS[k])
-            start = warm if warm is not None or not fits else fits[0][0].hypers
-            gp, found = fit_gp(cube, X, z, nu=self.nu, warm=start)
-            if warm is not None and len(X) <= _RESTART_UNTIL and k == before:
-                fits.append((*fit_gp(cube, X, z, nu=self.nu), k, log_jacobian))
-            fits.append((gp, found, k, log_jacobian))
-        gp, found, k, _ = min(fits, key=lambda fit: fit[1].values[0] - fit[3])
+        before, near = data.info.get("warp", 0), 1 if _at_milestone(len(X)) else 0
+        tried = [k for k in range(len(STRENGTHS)) if warm is None or abs(k - before) <= near]
+        variants = [warp_values(y, STRENGTHS[k]) for k in tried]
+        gp, found = fit_gp(
+            cube,
+            X,
+            torch.stack([variant.z for variant in variants]),
+            nu=self.nu,
+            warm=warm,
+            restart=len(X) <= _RESTART_UNTIL,
+            offset=-torch.tensor([variant.log_jacobian for variant in variants], dtype=X.dtype, device=X.device),
+        )
         info: dict[str, Any] = {
             "source": "gp",
-            "warp": k,
+            "warp": tried[found.variants[0]],
             "hypers": gp.hypers.to_dict(),
-            "factorizations": sum(fit[1].factorizations for fit in fits),
+            "factorizations": found.factorizations,
         }
         if found.skipped:
             info["refit"] = "skipped"

@@ -7,6 +7,7 @@ import torch
 from botorch.models import SingleTaskGP
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpbo import Categorical, Float, SearchSpace
 from gpbo.cube import Cube
@@ -200,6 +201,119 @@ def test_values_that_arrive_for_pending_points_give_what_conditioning_gives(devi
     half = pending.with_values(torch.cat([gp.y, y[:2], y.new_full((2,), torch.nan)]))
     assert torch.allclose(half.marginal(T)[0], gp.condition(P[:2], y[:2]).marginal(T)[0], rtol=1e-9)
     assert torch.allclose(half.marginal(T)[1], known.marginal(T)[1], rtol=1e-9)
+
+
+@SMOOTHNESS
+@settings(max_examples=20)
+@given(n=st.integers(2, 20), p=st.integers(0, 8), known=st.integers(0, 8), seed=st.integers(0, 100))
+def test_popping_rows_equals_making_it_without_them(nu, n, p, known, seed):
+    X = draws(n + p, D, seed=seed)
+    y, known = values(X), n + min(known, p)
+    T = draws(10, D, seed=seed + 1)
+    kept = max(1, n - p // 2)  # some of the first rows go as well
+    whole = make_gp(Cube.continuous(D), X[:n], y[:n], hypers(), nu=nu).condition(X[n:known], y[n:known])
+    if known < n + p:
+        whole = whole.condition(X[known:])
+    fewer = whole.pop(n + p - kept)
+    expected = make_gp(Cube.continuous(D), X[:kept], y[:kept], hypers(), nu=nu)
+    assert fewer.n == kept
+    assert torch.equal(fewer.y, y[:kept])
+    for found, wanted in zip(fewer.marginal(T), expected.marginal(T), strict=True):
+        assert torch.allclose(found, wanted, rtol=DIGITS[nu], atol=DIGITS[nu])
+
+
+def test_popping_pending_rows_gives_the_very_process_before_them(device):
+    gp, _ = example(device=device)
+    P, T = draws(4, D, seed=7).to(device), draws(10, D, seed=8).to(device)
+    back = gp.condition(P[:1]).condition(P[1:]).pop(4)
+    assert back.R is gp.R
+    assert torch.equal(back.alpha, gp.alpha)
+    for found, expected in zip(back.marginal(T), gp.marginal(T), strict=True):
+        assert torch.equal(found, expected)
+    with pytest.raises(SettingError, match="`p` must be from 0 to 29, got 30"):
+        gp.pop(30)
+    with pytest.raises(SettingError, match="`p` must be from 0 to 29, got -1"):
+        gp.pop(-1)
+
+
+@settings(max_examples=25)
+@given(p=st.integers(1, 4), r=st.integers(1, 4), pending=st.booleans(), seed=st.integers(0, 100))
+def test_two_conditions_on_one_process_do_not_know_of_each_other(p, r, pending, seed):
+    gp, _ = example(12)
+    one, two = draws(p, D, seed=seed), draws(r, D, seed=seed + 1)
+    T = draws(10, D, seed=seed + 2)
+
+    def conditioned(start, new):
+        return start.condition(new, None if pending else values(draws(5, D, seed=3))[: len(new)])
+
+    living = conditioned(gp, one), conditioned(gp, two)
+    longer = conditioned(living[0], two)
+    alone = example(12)[0]
+    expected = (
+        conditioned(alone, one),
+        conditioned(example(12)[0], two),
+        conditioned(conditioned(alone, one), two),
+    )
+    for found, wanted in zip((*living, longer), expected, strict=True):
+        for a, b in zip(found.marginal(T), wanted.marginal(T), strict=True):
+            assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+class Outputs(TorchDispatchMode):
+    """How many elements the new tensors have that operations give back."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        aliases = any(result.alias_info is not None for result in func._schema.returns)
+        if isinstance(out, torch.Tensor) and not aliases:
+            self.sizes.append(out.numel())
+        return out
+
+
+def largest_output(function):
+    with Outputs() as outputs:
+        result = function()
+    return max(outputs.sizes), result
+
+
+def test_another_row_makes_nothing_of_the_size_of_the_factor(device):
+    n = 200
+    X = draws(n + 3, D, seed=1).to(device)
+    y = values(X)
+    gp = make_gp(Cube.continuous(D), X[:n], y[:n], hypers(device=device))
+    of_making, _ = largest_output(lambda: make_gp(Cube.continuous(D), X[:n], y[:n], hypers(device=device)))
+    assert of_making >= n * n  # what the test would see
+    linear = 4 * n * (D + 1)
+    size, pending = largest_output(lambda: gp.condition(X[n : n + 1]))
+    assert size <= linear
+    size, longer = largest_output(lambda: pending.condition(X[n + 1 :]))
+    assert size <= linear
+    assert largest_output(lambda: longer.with_values(y))[0] <= linear
+    assert largest_output(lambda: longer.pop(2))[0] <= linear
+    pending = longer = None  # nobody knows of those rows any more
+    size, known = largest_output(lambda: gp.condition(X[n:], y[n:]))
+    assert size <= linear
+    assert largest_output(lambda: known.pop(2))[0] <= linear
+    branch, _ = largest_output(lambda: gp.condition(X[:1]))
+    assert branch >= n * n  # `known` has the rows
+
+
+def test_the_variance_of_a_conditioned_process_has_a_gradient_by_the_new_row():
+    gp, _ = example(12)
+    P, T = draws(1, D, seed=7).requires_grad_(True), draws(4, D, seed=8)
+    (gradient,) = torch.autograd.grad(gp.condition(P).posterior(T)[1].diagonal().sum(), P)
+    step = 1e-6 * torch.eye(D, dtype=torch.float64)
+    numeric = torch.stack(
+        [
+            sum(sign * gp.condition(P.detach() + sign * e).marginal(T)[1].sum() for sign in (1, -1)) / 2e-6
+            for e in step
+        ]
+    )
+    assert torch.allclose(gradient.squeeze(0), numeric, rtol=1e-5, atol=1e-8)
 
 
 def test_values_behind_pending_rows_are_refused():
