@@ -25,7 +25,7 @@ from gpbo.kernels import NUS, Embedding, matern, matern_and_slope, squared_dista
 from gpbo.numerics import cholesky, inverse_factor, next_rows, row_blocks, whiten_and_solve
 
 _MIN_VAR = 1e-12  # times the outputscale
-_COARSE = 256  # rows of a first, coarse fit
+_COARSE = 128  # rows of a first, coarse fit
 
 
 @dataclass(frozen=True, eq=False)
