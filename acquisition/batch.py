@@ -263,5 +263,4 @@ def _variance(gp: GP, A: Tensor) -> Tensor:  # (b, n) -> (b,)
 def _weighted_slopes(gp: GP, X: Tensor, G: Tensor) -> Tensor:  # (b, d), (b, n) -> (b, d)
     """sum_n weight_n dk(x, x_n)/dx at every point, of a G that holds the weights."""
     z = gp.features(X)
-    scale = gp.hypers.lengthscale.reciprocal()[gp.embedding.groups.to(X.device)]
-    return gp.embedding.pullback(X, (G @ gp.Z - G.sum(-1, keepdim=True) * z) * scale)
+    return gp.embedding.pullback(X, (G @ gp.Z - G.sum(-1, keepdim=True) * z) * gp.scale)

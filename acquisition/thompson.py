@@ -112,9 +112,7 @@ class Paths:
         G *= self.update.unsqueeze(-2)  # dk/dz = -G (z - Z)
         slope += G @ self.Z
         slope -= G.sum(-1, keepdim=True) * z
-        embedding = self.gp.embedding
-        slope *= self.gp.hypers.lengthscale.reciprocal()[embedding.groups.to(X.device)]
-        return value, embedding.pullback(X, slope)
+        return value, self.gp.embedding.pullback(X, slope.mul_(self.gp.scale))
 
 
 def draw_paths(gp: GP, q: int, seed: int, *, n_frequencies: int = _FREQUENCIES) -> Paths:

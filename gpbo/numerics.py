@@ -46,9 +46,10 @@ def cholesky(K: Tensor) -> tuple[Tensor, float]:  # (n, n) -> (n, n)
     Raises:
         NumericsError: if the matrix is not positive definite even with a jitter of 1e-4.
     """
-    scale = K.diagonal().mean()
     for jitter in _JITTERS:
-        C = K if jitter == 0.0 else K + jitter * scale * torch.eye(len(K), dtype=K.dtype, device=K.device)
+        C = K
+        if jitter > 0.0:
+            C = K + jitter * K.diagonal().mean() * torch.eye(len(K), dtype=K.dtype, device=K.device)
         L, info = torch.linalg.cholesky_ex(C)
         if int(info) == 0 and bool(torch.isfinite(L.diagonal()).all()):
             return L, jitter

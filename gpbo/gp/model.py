@@ -12,6 +12,7 @@ alpha of 0 and leaves the mean as it is; a value that arrives, or is imagined fo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,10 +63,14 @@ class GP:
         """The inverse of the lower factor, which stays as it is for as long as the process lives."""
         return self.factor.R
 
+    @cached_property
+    def scale(self) -> Tensor:  # (F,)
+        """One over the lengthscale of each feature."""
+        return _scale(self.embedding, self.hypers)
+
     def features(self, X: Tensor) -> Tensor:  # (..., d) -> (..., F)
         """Scaled, centred features of points."""
-        scale = self.hypers.lengthscale.reciprocal()[self.embedding.groups.to(X.device)]
-        return self.embedding(X) * scale - self.centre
+        return self.embedding(X) * self.scale - self.centre
 
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # (..., a, F), (..., b, F) -> (..., a, b)
         """The prior covariance between scaled features; differentiable once."""
@@ -103,10 +108,9 @@ class GP:
         mean = k @ self.alpha
         floor = _MIN_VAR * float(outputscale)
         var = outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
-        scale = self.hypers.lengthscale.reciprocal()[self.embedding.groups.to(X.device)]
 
         def pulled(weights: Tensor) -> Tensor:  # sum_n weights_n (Z_n - z) / l
-            slope = (weights @ self.Z - weights.sum(-1, keepdim=True) * z) * scale
+            slope = (weights @ self.Z - weights.sum(-1, keepdim=True) * z) * self.scale
             return self.embedding.pullback(X, slope)
 
         d_mean = pulled(G * self.alpha)
@@ -130,8 +134,9 @@ class GP:
         z = self.features(X)
         Z = torch.cat([self.Z, z])
         C = self.covariance(Z, z)
-        noise = self.hypers.noise_var * torch.eye(len(z), dtype=z.dtype, device=z.device)
-        rows = next_rows(self.R, C[: self.n], C[self.n :] + noise)
+        K22 = C[self.n :]
+        K22.diagonal().add_(self.hypers.noise_var)
+        rows = next_rows(self.R, C[: self.n], K22)
         nothing = self.y.new_zeros(len(z))
         grown = replace(
             self,
@@ -248,9 +253,13 @@ def fit_gp(
 
 
 def _scaled_features(embedding: Embedding, X: Tensor, hypers: Hypers) -> tuple[Tensor, Tensor]:
-    phi = embedding(X) * hypers.lengthscale.reciprocal()[embedding.groups.to(X.device)]
+    phi = embedding(X) * _scale(embedding, hypers)
     centre = phi.mean(0)
     return phi - centre, centre
+
+
+def _scale(embedding: Embedding, hypers: Hypers) -> Tensor:  # (F,)
+    return hypers.lengthscale.reciprocal()[embedding.groups.to(hypers.lengthscale.device)]
 
 
 def _check(cube: Cube, X: Tensor, y: Tensor, nu: float) -> None:
