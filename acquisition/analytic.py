@@ -54,11 +54,10 @@ class Analytic:
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b,), (b, d)
         """The values and their gradients."""
-        mean, var, d_mean, d_var = self.gp.marginal_and_gradient(X)
+        mean, var, gradient = self.gp.marginal_and_slope(X)
         sigma = var.sqrt()
         value, by_mean, by_sigma = self.rule(mean, sigma)
-        gradient = by_mean.unsqueeze(-1) * d_mean + (0.5 * by_sigma / sigma).unsqueeze(-1) * d_var
-        return value, gradient
+        return value, gradient(by_mean, 0.5 * by_sigma / sigma)
 
 
 def log_ei(gp: GP, best_f: float) -> Analytic:

@@ -62,29 +62,25 @@ def maximize_rows(
         if sift is not None and rounds == sift[0] and len(x) > sift[1]:
             ahead = value.nan_to_num(nan=-torch.inf).topk(sift[1]).indices
             x, value, g, S, Y, t, done, start = (v[ahead] for v in (x, value, g, S, Y, t, done, start))
-        free = ~(((x <= 0.0) & (g > 0.0)) | ((x >= 1.0) & (g < 0.0)))
-        pg = torch.where(free, g, 0.0)
+        held = torch.where(g > 0.0, x <= 0.0, x >= 1.0)  # by a bound
+        pg = g.masked_fill(held, 0.0)
         done = done | (pg.abs().amax(-1) < tolerance) | (t < _SHORTEST)
-        step = -_inverse_hessian_times(pg, S, Y)
-        step = torch.where(free, step, 0.0)
-        uphill = (step * pg).sum(-1) >= 0.0
-        step = torch.where(uphill.unsqueeze(-1), -_first_step(pg), step)
-        promise = -(step * pg).sum(-1)  # of a full step, to first order
-        done = done | ((promise < 0.01 * tolerance) & (S[:, -1] != 0.0).any(-1))
+        step, promise = _step(pg, S, Y)
+        done = done | (promise < 0.01 * tolerance)
         if sift is not None and rounds >= sift[0]:  # rows that do not expect to overtake the best give up
             done = done | (value + 2.0 * promise < value.max())
         if bool(done.all()):
             break
-        target = (x + t.unsqueeze(-1) * step * scale).clamp(0.0, 1.0)
+        step = step.masked_fill(held, 0.0)
+        target = torch.addcmul(x, t.unsqueeze(-1) * step, scale, value=-1.0).clamp_(0.0, 1.0)
         new_value, new_slope = function(target)
         rounds += 1
         new_g = -new_slope * scale
         s = (target - x) / scale
-        enough = _ARMIJO * -(s * pg).sum(-1)
-        good = (new_value >= value + enough) & new_value.isfinite() & ~done
+        enough = _ARMIJO * torch.linalg.vecdot(s, pg)
+        good = (new_value - value + enough >= 0.0) & ~done & new_value.isfinite()
         y = new_g - g
-        curvature = (s * y).sum(-1)
-        store = good & (curvature > 1e-10 * y.square().sum(-1).clamp(min=1e-300))
+        store = good & (torch.linalg.vecdot(s, y) > 1e-10 * torch.linalg.vecdot(y, y).clamp(min=1e-300))
         S, Y = _remember(S, s, store), _remember(Y, y, store)
         row = good.unsqueeze(-1)
         x, g = torch.where(row, target, x), torch.where(row, new_g, g)
@@ -93,25 +89,25 @@ def maximize_rows(
     return Maxima(x, value, start, rounds)
 
 
-def _inverse_hessian_times(g: Tensor, S: Tensor, Y: Tensor) -> Tensor:  # (b, k)
-    """The product; rows without history get a first step. Unused places of the history hold zeros."""
+def _step(g: Tensor, S: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:  # (b, k), (b,)
+    """The inverse Hessian times g, and the gain it promises to first order; unused history holds zeros.
+
+    Rows without history, or where the product is no descent, get a scaled gradient that promises anything.
+    """
     SY = S @ Y.mT
     D = SY.diagonal(dim1=-2, dim2=-1)
-    empty = D <= 0.0
-    R = torch.triu(SY) + torch.diag_embed(empty.to(g.dtype))
-    newest = Y[:, -1].square().sum(-1)
-    gamma = (D[:, -1] / newest.clamp(min=1e-300)).unsqueeze(-1)
-    g_ = g.unsqueeze(-1)
-    w = torch.linalg.solve_triangular(R, S @ g_, upper=True)
-    inner = D.unsqueeze(-1) * w + gamma.unsqueeze(-1) * (Y @ (Y.mT @ w - g_))
-    u = torch.linalg.solve_triangular(R.mT, inner, upper=False)
-    product = gamma * (g - (Y.mT @ w).squeeze(-1)) + (S.mT @ u).squeeze(-1)
-    return torch.where(empty[:, -1:], _first_step(g), product)
-
-
-def _first_step(g: Tensor) -> Tensor:  # (b, k)
-    """The gradient, no longer than a part of the box, however steep the function."""
-    return g * (_FIRST / g.abs().amax(-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
+    R = torch.triu(SY)
+    R.diagonal(dim1=-2, dim2=-1).add_(D <= 0.0)
+    gamma = (D[:, -1:] / torch.linalg.vecdot(Y[:, -1], Y[:, -1]).clamp(min=1e-300).unsqueeze(-1)).unsqueeze(-1)
+    column = g.unsqueeze(-1)
+    w = torch.linalg.solve_triangular(R, S @ column, upper=True)
+    rest = gamma * (column - Y.mT @ w)
+    u = torch.linalg.solve_triangular(R.mT, D.unsqueeze(-1) * w - Y @ rest, upper=False)
+    product = torch.baddbmm(rest, S.mT, u).squeeze(-1)
+    promise = torch.linalg.vecdot(product, g)
+    known = (D[:, -1] > 0.0) & (promise > 0.0)
+    first = g * (_FIRST / g.abs().amax(-1, keepdim=True).clamp(min=_FIRST))
+    return torch.where(known.unsqueeze(-1), product, first), torch.where(known, promise, torch.inf)
 
 
 def _remember(H: Tensor, newest: Tensor, store: Tensor) -> Tensor:

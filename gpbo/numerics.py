@@ -117,20 +117,18 @@ def log_h(z: Tensor) -> tuple[Tensor, Tensor]:
     1 - t R(t) = t^-2 - 3 t^-4 + 15 t^-6 - 105 t^-8 + ...
     """
     right = z.clamp(min=-1.0)
-    phi = torch.exp(-0.5 * right * right - _LOG_SQRT_2PI)
+    phi = torch.exp(-0.5 * right.square() - _LOG_SQRT_2PI)
     Phi = torch.special.ndtr(right)
-    h = phi + right * Phi
-    t = -z.clamp(max=-1.0, min=_TAIL)
-    mills = _SQRT_HALF_PI * torch.special.erfcx(t / math.sqrt(2.0))
-    rest = 1.0 - t * mills
-    u = z.clamp(max=_TAIL).reciprocal().square()
-    rest_tail = u * (1.0 - u * (3.0 - u * (15.0 - 105.0 * u)))
-    mills_tail = -z.clamp(max=_TAIL).reciprocal() * (1.0 - u * (1.0 - u * (3.0 - u * (15.0 - 105.0 * u))))
-    log_phi = -0.5 * z * z - _LOG_SQRT_2PI
-    tail = z < _TAIL
-    log_left = log_phi + torch.log(torch.where(tail, rest_tail, rest))
-    slope_left = torch.where(tail, mills_tail, mills) / torch.where(tail, rest_tail, rest)
-    return torch.where(z > -1.0, torch.log(h), log_left), torch.where(z > -1.0, Phi / h, slope_left)
+    h = torch.addcmul(phi, right, Phi)
+    t = -z.clamp(min=_TAIL, max=-1.0)
+    rest = 1.0 - t * _SQRT_HALF_PI * torch.special.erfcx(t * math.sqrt(0.5))
+    far = z.clamp(max=_TAIL).reciprocal()
+    u = far.square()
+    rest = torch.where(z < _TAIL, u * (1.0 - u * (3.0 - u * (15.0 - 105.0 * u))), rest)
+    mills = (rest - 1.0) / z.clamp(max=-1.0)
+    log_left = rest.log() - 0.5 * z.square() - _LOG_SQRT_2PI
+    near = z > -1.0
+    return torch.where(near, h.log(), log_left), torch.where(near, Phi / h, mills / rest)
 
 
 def log_ndtr_slope(z: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ alpha of 0 and leaves the mean as it is; a value that arrives, or is imagined fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -92,30 +93,38 @@ class GP:
                 A = k[..., :j] @ block.mT
                 explained += torch.linalg.vecdot(A, A)
         var = self.hypers.outputscale + MEAN_VAR - explained
-        return k @ self.alpha, var.clamp(min=_MIN_VAR * float(self.hypers.outputscale))
+        return k @ self.alpha, var.clamp(min=_MIN_VAR * self.hypers.outputscale)
 
     def marginal_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """mean (b,), var (b,) and their gradients (b, d) at points X (b, d), without autograd.
+        """mean (b,), var (b,) and their gradients (b, d) at points X (b, d), without autograd."""
+        mean, var, gradient = self.marginal_and_slope(X)
+        one, zero = torch.ones_like(mean), torch.zeros_like(mean)
+        return mean, var, gradient(one, zero), gradient(zero, one)
 
-        dmean/dx = -(G o alpha) (z - Z) / l, dvar/dx = 2 (G o V) (z - Z) / l with V = R^T R k.
+    def marginal_and_slope(
+        self, X: Tensor
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """mean (b,), var (b,) at points X (b, d), and the gradient (b, d) of any function of the two.
+
+        The last is called with the function's derivatives (b,) by mean and by var. With V = R^T R k it is
+        -(G o (by_mean alpha - 2 by_var V)) (z - Z) / l.
         """
         z = self.features(X)
         k, G = matern_and_slope(squared_distances(z, self.Z), self.nu)
         outputscale = self.hypers.outputscale
         k.mul_(outputscale).add_(MEAN_VAR)
-        G *= outputscale
         A, V = whiten_and_solve(self.R, k.mT)
-        mean = k @ self.alpha
-        floor = _MIN_VAR * float(outputscale)
+        floor = _MIN_VAR * outputscale
         var = outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
 
-        def pulled(weights: Tensor) -> Tensor:  # sum_n weights_n (Z_n - z) / l
-            slope = (weights @ self.Z - weights.sum(-1, keepdim=True) * z) * self.scale
-            return self.embedding.pullback(X, slope)
+        def gradient(by_mean: Tensor, by_var: Tensor) -> Tensor:
+            by_var = (-2.0 * outputscale) * torch.where(var > floor, by_var, 0.0)
+            weights = torch.addcmul(V.mT * by_var.unsqueeze(-1), self.alpha, (outputscale * by_mean).unsqueeze(-1))
+            weights *= G
+            slope = torch.addcmul(weights @ self.Z, weights.sum(-1, keepdim=True), z, value=-1.0)
+            return self.embedding.pullback(X, slope * self.scale)
 
-        d_mean = pulled(G * self.alpha)
-        d_var = pulled(G * V.mT).mul_(-2.0)
-        return mean, var.clamp(min=floor), d_mean, torch.where((var > floor).unsqueeze(-1), d_var, 0.0)
+        return k @ self.alpha, var.clamp(min=floor), gradient
 
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q), (..., q, q)
         """The joint posterior mean and covariance of the function at q points; differentiable once."""
