@@ -98,7 +98,9 @@ def _step(g: Tensor, S: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:  # (b, k), 
     D = SY.diagonal(dim1=-2, dim2=-1)
     R = torch.triu(SY)
     R.diagonal(dim1=-2, dim2=-1).add_(D <= 0.0)
-    gamma = (D[:, -1:] / torch.linalg.vecdot(Y[:, -1], Y[:, -1]).clamp(min=1e-300).unsqueeze(-1)).unsqueeze(-1)
+    gamma = (D[:, -1:] / torch.linalg.vecdot(Y[:, -1], Y[:, -1]).clamp(min=1e-300).unsqueeze(-1)).unsqueeze(
+        -1
+    )
     column = g.unsqueeze(-1)
     w = torch.linalg.solve_triangular(R, S @ column, upper=True)
     rest = gamma * (column - Y.mT @ w)

@@ -72,6 +72,22 @@ def inverse_factor(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
     return R
 
 
+def gram(R: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
+    """R^T R for a lower triangular R; large ones by halves, a third of a whole product's work."""
+    n = R.shape[-1]
+    if n <= _HALVED:
+        return R.mT @ R
+    k = n // 2
+    low = R[..., k:, :]
+    P = torch.empty_like(R)
+    P[..., :k, :k] = gram(R[..., :k, :k])
+    P[..., :k, :k] += low[..., :k].mT @ low[..., :k]
+    P[..., :k, k:] = low[..., :k].mT @ low[..., k:]
+    P[..., k:, :k] = P[..., :k, k:].mT
+    P[..., k:, k:] = gram(low[..., k:])
+    return P
+
+
 def row_blocks(R: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     """Rows i to j of a lower triangular R (n, n), up to the diagonal, as (i, j, (j - i, j)).
 

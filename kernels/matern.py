@@ -45,7 +45,9 @@ def slope_and_curvature(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
     return G, G2
 
 
-def _in_blocks(function: Callable[[Tensor], Sequence[Tensor]], r2: Tensor, n_results: int) -> Sequence[Tensor]:
+def _in_blocks(
+    function: Callable[[Tensor], Sequence[Tensor]], r2: Tensor, n_results: int
+) -> Sequence[Tensor]:
     """What the function makes of every element; block by block on a processor, where memory is the limit."""
     if r2.is_cuda or r2.numel() <= _BLOCK:
         return function(r2)

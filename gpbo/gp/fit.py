@@ -16,6 +16,7 @@ from torch import Tensor
 from gpbo.errors import NumericsError
 from gpbo.gp.hypers import Hypers, from_theta, prior
 from gpbo.gp.likelihood import Point, Problem, derivatives, evaluate, make_problem
+from gpbo.numerics import inverse_factor
 
 TOLERANCE = 2e-3  # nats that a full Newton step still promises
 SKIP = 1e-2  # nats; promises below it leave a warm start as it is
@@ -35,7 +36,7 @@ class Fit:
         variants: Which of the given values each belongs to.
         factorizations: How many n x n factorisations it took, over all starts.
         skipped: Whether the warm start was kept because no gain was promised.
-        L: (n, n) the lower factor of the covariance at the best.
+        R: (n, n) the inverse of the lower factor of the covariance at the best.
     """
 
     hypers: tuple[Hypers, ...]
@@ -43,7 +44,7 @@ class Fit:
     variants: tuple[int, ...]
     factorizations: int
     skipped: bool
-    L: Tensor
+    R: Tensor
 
 
 def default_starts(d: int, device: torch.device) -> Tensor:  # (2, d + 2)
@@ -74,7 +75,7 @@ def fit(
         d: The number of lengthscales.
         nu: The Matern smoothness.
         warm: An earlier optimum; with it no other start is tried unless given.
-        starts: Logarithmic hyper-parameters to start from; by default `default_starts`, or none beside `warm`.
+        starts: Logarithmic hyper-parameters to start from; by default `default_starts` where there is no `warm`.
         offset: What is added to the values of each variant before they are compared, in nats.
 
     Raises:
@@ -93,34 +94,37 @@ def fit(
         raise NumericsError(f"the covariance of {problem.n} points is not positive definite at any start.")
     if len(usable) < len(variant):
         at, problem, variant = at.take(usable), problem.take(usable), variant[usable]
-    at, steps = _newton(problem, at, SKIP if warm is not None and starts is None else TOLERANCE)
+    at, inverses, steps = _newton(problem, at, SKIP if warm is not None and starts is None else TOLERANCE)
     values = at.value if offset is None else at.value + offset[variant]
-    return _ranked(at, values, variant, k * b + steps, skipped=warm is not None and steps == 0)
-
-
-def _ranked(at: Point, values: Tensor, variant: Tensor, factorizations: int, *, skipped: bool) -> Fit:
-    order = values.argsort()
-    kept: list[int] = []
-    for row in order.tolist():
-        near = [float((at.theta[row] - at.theta[other]).abs().max()) <= 0.1 for other in kept]
-        same = [int(variant[row]) == int(variant[other]) for other in kept]
-        if not any(a and b for a, b in zip(near, same, strict=True)):
-            kept.append(row)
+    kept = _distinct(at.theta, values, variant)
+    R = inverses[kept[0]]
     return Fit(
         tuple(from_theta(at.theta[row]) for row in kept),
         tuple(values[kept].tolist()),
         tuple(variant[kept].tolist()),
-        factorizations,
-        skipped,
-        at.L[order[0]],
+        k * b + steps,
+        warm is not None and steps == 0,
+        inverse_factor(at.L[kept[0]]) if R is None else R,
     )
 
 
-def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point, int]:
-    """Trust-region Newton from every row of `at`; the optima and the number of trial steps."""
+def _distinct(theta: Tensor, values: Tensor, variant: Tensor) -> list[int]:
+    """The rows that are optima of their own, best first."""
+    kept: list[int] = []
+    for row in values.argsort().tolist():
+        near = [float((theta[row] - theta[other]).abs().max()) <= 0.1 for other in kept]
+        same = [int(variant[row]) == int(variant[other]) for other in kept]
+        if not any(a and b for a, b in zip(near, same, strict=True)):
+            kept.append(row)
+    return kept
+
+
+def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point, list[Tensor | None], int]:
+    """Trust-region Newton from every row of `at`: optima, the inverse factors known there, trial steps."""
     rows = torch.arange(len(at.theta), device=at.theta.device)  # those still moving
     radius = at.theta.new_full((len(rows),), _FIRST_RADIUS)
-    g, A = derivatives(problem, at)
+    g, A, R = derivatives(problem, at)
+    inverses: list[Tensor | None] = list(R)
     lam, Q = torch.linalg.eigh(A)
     moving = torch.ones_like(rows, dtype=torch.bool)
     steps, tolerance = 0, first_tolerance
@@ -131,7 +135,6 @@ def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point,
         tolerance = TOLERANCE
         if not bool(going.all()):
             rows, radius, g, lam, Q = rows[going], radius[going], g[going], lam[going], Q[going]
-        moving = torch.ones_like(rows, dtype=torch.bool)
         step = _trust_region_step(g, lam, Q, radius)
         here = at.value[rows]
         part = problem.take(rows)
@@ -144,16 +147,21 @@ def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point,
         radius = torch.where(ratio < 0.25, 0.25 * length, radius)
         grow = (ratio > 0.75) & (length > 0.9 * radius)
         radius = torch.where(grow, (2.0 * radius).clamp(max=_MAX_RADIUS), radius)
-        moving[(trial.value < here) & (here - trial.value < 0.1 * TOLERANCE)] = False
-        accepted = (trial.value < here).nonzero().squeeze(-1)
-        if len(accepted):
-            better = trial.take(accepted)
-            at = at.put(rows[accepted], better)
-            new_g, A = derivatives(part.take(accepted), better)
-            new_lam, new_Q = torch.linalg.eigh(_corrected(A, step[accepted], new_g - g[accepted]))
+        accepted = trial.value < here
+        moving = ~accepted | (here - trial.value >= TOLERANCE)
+        at = at.put(rows[accepted], trial.take(accepted))
+        for row in rows[accepted].tolist():
+            inverses[row] = None
+        onward = accepted & moving
+        if bool(onward.any()):
+            better = trial.take(onward)
+            new_g, A, R = derivatives(part.take(onward), better)
+            new_lam, new_Q = torch.linalg.eigh(_corrected(A, step[onward], new_g - g[onward]))
             g, lam, Q = g.clone(), lam.clone(), Q.clone()
-            g[accepted], lam[accepted], Q[accepted] = new_g, new_lam, new_Q
-    return at, steps
+            g[onward], lam[onward], Q[onward] = new_g, new_lam, new_Q
+            for row, inverse in zip(rows[onward].tolist(), R, strict=True):
+                inverses[row] = inverse
+    return at, inverses, steps
 
 
 def _promise(g: Tensor, lam: Tensor, Q: Tensor) -> Tensor:  # (b,)

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from gpbo.gp.hypers import MEAN_VAR, NOISE_FLOOR, prior
 from gpbo.kernels import matern, slope_and_curvature, squared_distances
+from gpbo.numerics import gram, inverse_factor
 
 _MANY_FEATURES = 100  # above, the second derivatives of K, of which there are F^2, are left out of A
 
@@ -77,12 +78,12 @@ class Point:
     alpha: Tensor  # (b, n)
 
     def take(self, rows: Tensor) -> Point:
-        """The settings at these rows of the batch."""
+        """The settings at these rows of the batch, given by their indices or a mask."""
         return Point(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def put(self, rows: Tensor, other: Point) -> Point:
         """A copy in which these rows, ascending, are those of `other`."""
-        if len(rows) == len(self.theta):
+        if len(other.theta) == len(self.theta):
             return other
         return Point(
             *(
@@ -124,8 +125,8 @@ def evaluate(problem: Problem, theta: Tensor) -> Point:  # (b, p)
     return Point(theta, value, Z, L, alpha)
 
 
-def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p), (b, p, p)
-    """The gradient, and the average information with the prior's, which stands for the Hessian."""
+def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor, Tensor]:  # (b, p), (b, p, p), (b, n, n)
+    """The gradient; the average information and the prior's, which stand for the Hessian; and R = inv(L)."""
     d, Z, alpha = problem.d, at.Z, at.alpha
     excess = at.theta[:, d].exp()  # of the noise above its floor
     noise_var, outputscale = excess + NOISE_FLOOR, at.theta[:, d + 1].exp()
@@ -134,7 +135,8 @@ def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p)
     G, G2 = slope_and_curvature(r2, problem.nu)
     del r2
     G.mul_(outputscale[:, None, None])
-    P = torch.cholesky_inverse(at.L)
+    R = inverse_factor(at.L)
+    P = gram(R)
     noise = P.diagonal(dim1=-2, dim2=-1).sum(-1) - alpha.square().sum(-1)  # tr W
     constant = MEAN_VAR * (P.sum((-2, -1)) - alpha.sum(-1).square())  # 1^T W 1
     by_noise = 0.5 * excess * noise
@@ -161,7 +163,7 @@ def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p)
         A[:, d + 1, :d] += 0.5 * by_length
     likelihood = torch.cat([by_length, by_noise[:, None], by_scale[:, None]], -1)
     A.diagonal(dim1=-2, dim2=-1).add_(problem.precision)
-    return likelihood + (at.theta - problem.centre) * problem.precision, A
+    return likelihood + (at.theta - problem.centre) * problem.precision, A, R
 
 
 def _lengthscales_times_alpha(problem: Problem, at: Point, G: Tensor) -> Tensor:  # (b, n, d)
@@ -175,15 +177,16 @@ def _lengthscales_times_alpha(problem: Problem, at: Point, G: Tensor) -> Tensor:
 
 def _second_lengthscales(problem: Problem, Z: Tensor, Q: Tensor) -> Tensor:  # (b, d, d)
     """1/2 sum_nm Q_nm D^i_nm D^j_nm with Q = W o G2, expanded into products with Q."""
-    Z2, F = Z.square(), Z.shape[-1]
-    T = Z2.mT @ (Z2 * Q.sum(-1, keepdim=True)) + Z2.mT @ (Q @ Z2)
-    cross = Z2.mT @ (Z * (Q @ Z))
+    Zt, F = Z.mT.contiguous(), Z.shape[-1]
+    Z2 = Zt.square()
+    T = (Z2 * Q.sum(-2, keepdim=True)) @ Z2.mT + Z2 @ (Z2 @ Q).mT
+    cross = (Zt * (Zt @ Q)) @ Z2.mT
     T -= 2.0 * (cross + cross.mT)
     first, second = torch.triu_indices(F, F, device=Z.device)
     for rows in torch.arange(len(first), device=Z.device).split(256):
         i, j = first[rows], second[rows]
-        pairs = Z[..., i] * Z[..., j]
-        product = 2.0 * (pairs * (Q @ pairs)).sum(-2)
+        pairs = Zt.index_select(1, i) * Zt.index_select(1, j)
+        product = 2.0 * torch.linalg.vecdot(pairs, pairs @ Q)
         T[:, i, j] += product
         T[:, j, i] += torch.where(i == j, 0.0, product)
     return _by_group(problem, _by_group(problem, T).mT)

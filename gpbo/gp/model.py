@@ -101,9 +101,7 @@ class GP:
         one, zero = torch.ones_like(mean), torch.zeros_like(mean)
         return mean, var, gradient(one, zero), gradient(zero, one)
 
-    def marginal_and_slope(
-        self, X: Tensor
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    def marginal_and_slope(self, X: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
         """mean (b,), var (b,) at points X (b, d), and the gradient (b, d) of any function of the two.
 
         The last is called with the function's derivatives (b,) by mean and by var. With V = R^T R k it is
@@ -119,7 +117,9 @@ class GP:
 
         def gradient(by_mean: Tensor, by_var: Tensor) -> Tensor:
             by_var = (-2.0 * outputscale) * torch.where(var > floor, by_var, 0.0)
-            weights = torch.addcmul(V.mT * by_var.unsqueeze(-1), self.alpha, (outputscale * by_mean).unsqueeze(-1))
+            weights = torch.addcmul(
+                V.mT * by_var.unsqueeze(-1), self.alpha, (outputscale * by_mean).unsqueeze(-1)
+            )
             weights *= G
             slope = torch.addcmul(weights @ self.Z, weights.sum(-1, keepdim=True), z, value=-1.0)
             return self.embedding.pullback(X, slope * self.scale)
@@ -256,7 +256,7 @@ def fit_gp(
     found = replace(found, variants=tuple(chosen + k for k in found.variants))
     Z, centre = _scaled_features(embedding, X, found.hypers[0])
     values = Y[found.variants[0] - chosen]
-    factor = InverseFactor.of(inverse_factor(found.L))
+    factor = InverseFactor.of(found.R)
     gp = GP(embedding, found.hypers[0], nu, Z, centre, factor, values, torch.zeros_like(values))
     return gp.with_values(values), found
 

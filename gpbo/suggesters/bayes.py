@@ -178,7 +178,9 @@ class GPSuggester:
             nu=self.nu,
             warm=warm,
             restart=len(X) <= _RESTART_UNTIL,
-            offset=-torch.tensor([variant.log_jacobian for variant in variants], dtype=X.dtype, device=X.device),
+            offset=-torch.tensor(
+                [variant.log_jacobian for variant in variants], dtype=X.dtype, device=X.device
+            ),
         )
         info: dict[str, Any] = {
             "source": "gp",

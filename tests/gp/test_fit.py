@@ -9,8 +9,8 @@ from scipy.optimize import minimize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpbo.errors import NumericsError
-from gpbo.gp.fit import MANY_FEATURES, default_starts, fit
-from gpbo.gp.likelihood import evaluate, gradient, make_problem
+from gpbo.gp.fit import default_starts, fit
+from gpbo.gp.likelihood import derivatives, evaluate, make_problem
 
 CPU = torch.device("cpu")
 
@@ -84,7 +84,7 @@ def by_scipy(X, y, nu, starts):
         at = evaluate(problem, torch.as_tensor(theta).unsqueeze(0))
         if not torch.isfinite(at.value).item():
             return 1e10, torch.zeros(len(theta)).numpy()
-        return at.value.item(), gradient(problem, at)[0].numpy()
+        return at.value.item(), derivatives(problem, at)[0][0].numpy()
 
     options = {"maxiter": 100, "ftol": 1e-10, "gtol": 1e-4}
     runs = [minimize(objective, s.numpy(), jac=True, method="L-BFGS-B", options=options) for s in starts]
@@ -119,9 +119,9 @@ def test_factorisations_are_few():
         cold.append(fit_columns(X, y, nu).factorizations / len(starts))
         before = fit_columns(X[:-1], standardised(y[:-1]), nu).hypers[0]
         warm.append(fit_columns(X, y, nu, warm=before).factorizations)
-    assert median(cold) <= 17
+    assert median(cold) <= 11
     assert max(cold) <= 25
-    assert median(warm) <= 8
+    assert median(warm) <= 5
     assert max(warm) <= 20
 
 
@@ -171,6 +171,37 @@ def test_starts_in_one_batch_reach_what_they_reach_alone():
     assert together.values[0] == pytest.approx(min(alone), abs=2e-3)
 
 
+def test_the_likeliest_of_several_variants_of_the_values_is_chosen():
+    X, y, nu = data("waves")
+    Y = torch.stack([standardised(draws(60, seed=1)), y, standardised(y.exp())])
+    alone = [fit_columns(X, z, nu).values[0] for z in Y]
+    together = fit_columns(X, Y, nu)
+    best = min(range(3), key=lambda k: alone[k])
+    assert together.variants[0] == best
+    assert together.values[0] == pytest.approx(alone[best], abs=4e-3)
+    offset = torch.zeros(3, dtype=torch.float64)
+    offset[0] = alone[best] - alone[0] - 5.0
+    other = fit_columns(X, Y, nu, offset=offset)
+    assert other.variants[0] == 0
+    assert other.values[0] == pytest.approx(alone[best] - 5.0, abs=4e-3)
+
+
+def test_a_warm_start_and_given_ones_are_tried_together():
+    X, y, nu = data("waves")
+    warm = fit_columns(X, standardised(draws(60, seed=1)), nu).hypers[0]
+    found = fit_columns(X, y, nu, warm=warm, starts=default_starts(4, CPU))
+    assert found.values[0] <= fit_columns(X, y, nu).values[0] + 4e-3
+    assert found.factorizations >= 3
+    assert not found.skipped
+
+
+def test_the_inverse_factor_is_that_of_the_best():
+    X, y, nu = data("waves")
+    for found in (fit_columns(X, y, nu), fit_columns(X, y, nu, warm=fit_columns(X, y, nu).hypers[0])):
+        at = evaluate(make_problem(X, torch.arange(4), y, 4, nu), found.hypers[0].theta.unsqueeze(0))
+        assert torch.allclose(found.R @ at.L[0], torch.eye(len(X), dtype=X.dtype), atol=1e-8)
+
+
 def test_the_same_data_give_the_same_bits():
     X, y, nu = data("sparse")
     first, second = fit_columns(X, y, nu), fit_columns(X, y, nu)
@@ -178,8 +209,8 @@ def test_the_same_data_give_the_same_bits():
     assert torch.equal(first.hypers[0].theta, second.hypers[0].theta)
 
 
-def test_more_features_than_a_hessian_is_worth():
-    d = MANY_FEATURES + 20
+def test_more_features_than_second_derivatives_are_worth():
+    d = 120
     X = draws(50, d, seed=0)
     y = standardised(sparse(X) + X[:, 2:8].sum(-1))
     found = fit_columns(X, y)
