@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpbo.acquisition import Effort, maximize, with_pending
-from gpbo.acquisition.multi_objective import constraint_values, front_values, is_dominated, log_ehvi
+from gpbo.acquisition.multi_objective import constraint_values, front_values, leading, log_ehvi
 from gpbo.cube import Cube
 from gpbo.data import Dataset
 from gpbo.errors import NumericsError
@@ -73,7 +73,7 @@ class MultiObjectiveSuggester:
             x = maximize(
                 log_ehvi(believers, believed, thresholds),
                 cube,
-                incumbents=points[_leading(believed, thresholds)],
+                incumbents=points[leading(believed, thresholds)],
                 seen=torch.cat([data.seen, found]),
                 scale=scale,
                 seed=derive(seed, data.number, "acquisition", k),
@@ -100,9 +100,3 @@ def _outcomes(data: Dataset) -> tuple[Tensor, Tensor, Tensor]:  # (n, d), (n, m 
     merit = torch.where(Y.isfinite().all(-1), Z.sum(-1), torch.nan)
     kept = choose_rows(merit, EXACT_ON_CUDA if Z.is_cuda else EXACT_ON_CPU)
     return data.X[kept], Z[kept], thresholds
-
-
-def _leading(Z: Tensor, thresholds: Tensor) -> Tensor:  # (n, m + c) -> (n,) bool
-    """The rows that no other beats, where meeting a constraint is an aim and exceeding it none."""
-    m = Z.shape[1] - len(thresholds)
-    return ~is_dominated(torch.cat([Z[:, :m], Z[:, m:].minimum(thresholds)], dim=-1))
