@@ -90,7 +90,7 @@ def log_ehvi(
     """
     m = len(gps) - len(thresholds)
     feasible = Z[(Z[:, m:] >= thresholds).all(-1), :m]
-    lower, upper = _undominated_boxes(feasible, reference_point(feasible if len(feasible) else Z[:, :m]))
+    lower, upper = _undominated_boxes(feasible, reference_point(feasible_values(Z, thresholds)))
     return HypervolumeImprovement(tuple(gps), lower, upper, thresholds)
 
 
@@ -118,6 +118,19 @@ def reference_point(Z: Tensor) -> Tensor:  # (n, m) -> (m,)
         return worst - _BELOW * (best - worst).clamp(min=1.0)  # where all agree: of a standard deviation
 
     return torch.lerp(below(Z[~is_dominated(Z)]), below(Z), _TO_WORST)
+
+
+def feasible_values(Z: Tensor, thresholds: Tensor) -> Tensor:  # (n, m + c), (c,) -> (<= n, m)
+    """The objectives of the feasible rows; of all rows where none is."""
+    m = Z.shape[1] - len(thresholds)
+    feasible = (Z[:, m:] >= thresholds).all(-1)
+    return Z[feasible | ~feasible.any(), :m]
+
+
+def leading(Z: Tensor, thresholds: Tensor) -> Tensor:  # (n, m + c), (c,) -> (n,)
+    """Whether no other row beats this one, where meeting a constraint is an aim and exceeding it none."""
+    m = Z.shape[1] - len(thresholds)
+    return ~is_dominated(torch.cat([Z[:, :m], Z[:, m:].minimum(thresholds)], dim=-1))
 
 
 def is_dominated(Z: Tensor) -> Tensor:  # (n, m) -> (n,)

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,8 @@ class Table:
         ask: For each problem, (seeds, peers): the median seconds of an ask in the second half of the run.
         spent: For each problem, (seeds, peers): seconds of all asks and tells together.
         cpu: The same in seconds of CPU time.
-        left_out: Problems and blocks that could not be compared, and why.
+        left_out: Runs, problems and blocks that could not be compared, and why.
+        about: What the runs have in common, or the values among them: "versions", "revisions", ...
     """
 
     peers: tuple[str, ...]
@@ -54,7 +55,8 @@ class Table:
     ask: Mapping[str, Array]
     spent: Mapping[str, Array]
     cpu: Mapping[str, Array]
-    left_out: tuple[str, ...] = ()
+    left_out: Sequence[str] = ()
+    about: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def index(self, peer: str) -> int:
         """The peer's place in the last axis."""
@@ -128,7 +130,7 @@ def tabulate(runs: Sequence[Record]) -> Table:
         raise SettingError(
             f"there is no problem to compare the peers on: {'; '.join(left_out) or 'no runs'}."
         )
-    return Table(peers, regret, ask, spent, cpu, tuple(left_out))
+    return Table(peers, regret, ask, spent, cpu, [*_mishaps(runs), *left_out], _about(runs))
 
 
 def references(runs: Sequence[Record]) -> tuple[float, float]:
@@ -257,6 +259,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def pairs(table: Table, subject: str, peer: str) -> tuple[int, int, int]:
+    """How many runs of the subject ended better than the peer's on that problem and seed, equal, worse."""
+    s, o = table.index(subject), table.index(peer)
+    gaps = np.concatenate([regret[:, -1, s] - regret[:, -1, o] for regret in table.regret.values()])
+    better, worse = int((gaps < -SAME / 2).sum()), int((gaps > SAME / 2).sum())
+    return better, len(gaps) - better - worse, worse
+
+
 def time_ratio(times: Mapping[str, Array], table: Table, subject: str, peer: str) -> float:
     """The median over problems and seeds of the peer's time as a multiple of the subject's, pair by pair."""
     s, o = table.index(subject), table.index(peer)
@@ -271,6 +281,30 @@ def _log_ratio(table: Table, subject: str, peer: str) -> Callable[[Array], Array
         return np.asarray(np.log((mean[..., s] + SAME) / (mean[..., o] + SAME)))
 
     return of
+
+
+def _mishaps(runs: Sequence[Record]) -> list[str]:
+    crashes = Counter((r["peer"], r["error"].strip().splitlines()[-1][:120]) for r in runs if r["error"])
+    rejections = Counter[str]()
+    for run in runs:
+        rejections[run["peer"]] += run.get("rejections", 0)
+    return [f"{n} crashed: {peer}: {error}" for (peer, error), n in crashes.items()] + [
+        f"not an omission: {n} proposals of {peer} broke a constraint" for peer, n in rejections.items() if n
+    ]
+
+
+def _about(runs: Sequence[Record]) -> dict[str, list[str]]:
+    found = {
+        "evaluations": {r["evaluations"] for r in runs},
+        "splits": {r["split"] for r in runs if "split" in r},  # a run that died does not know its own
+        "initial designs": {r["initial"] for r in runs},
+        "devices": {r["device"] for r in runs},
+        "revisions": {r.get("revision", "unknown") for r in runs},
+        "versions": {f"{n} {v}" for r in runs for n, v in r.get("versions", {}).items()},
+        "runs at a time": {r.get("jobs", 1) for r in runs},
+        "threads of a run": {r.get("threads", 1) for r in runs},
+    }
+    return {name: sorted(map(str, values)) for name, values in found.items()}
 
 
 def _sign(run: Record) -> float:

@@ -1,58 +1,64 @@
 """Print what the runs in some files say, as markdown.
 
-    python -m benchmarks.report runs.jsonl [more.jsonl ...] [--subject gpbo]
+    python -m benchmarks.report runs.jsonl [more.jsonl ...] [--short | --ablations] [--publish table.jsonl]
 
-How each figure is made is written at the top of `compare.py`.
+A published table can stand in place of runs. How each figure is made is written at the top of `compare.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from textwrap import fill
 
-from benchmarks import compare, records
+from benchmarks import compare, published, records
 from benchmarks.compare import FRACTIONS, Table
 from gpbo.errors import GpboError, SettingError
 
 _ALPHA = 0.05
+_WIDTH = 118  # of a line of text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read, compare and print; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Compare runs.")
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("files", type=Path, nargs="+", help="of runs, or one published table")
     parser.add_argument("--subject", default="gpbo", help="the peer that the others are compared with")
-    parser.add_argument("--problems", default="*", help="patterns such as 'synthetic/*'")
-    parser.add_argument("--split", choices=["dev", "test", "both"], default="both")
+    parser.add_argument("--problems", default="*", help="patterns such as 'synthetic/*', of runs")
+    parser.add_argument("--split", choices=["dev", "test", "both"], default="both", help="of runs")
+    parser.add_argument("--publish", type=Path, help="also write the table that the report is made of")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--short", action="store_true", help="one table: the subject and the others")
+    which.add_argument("--ablations", action="store_true", help="the same of the subject's variants")
     options = parser.parse_args(arguments)
     try:
-        runs = _chosen(records.read(options.files), options.problems.split(","), options.split)
-        print(report(runs, options.subject))
+        table = _table(options.files, options.problems.split(","), options.split)
+        if options.short or options.ablations:
+            print(summary(table, options.subject, variants=options.ablations))
+        else:
+            print(report(table, options.subject))
     except GpboError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.publish:
+        published.write(options.publish, table)
     return 0
 
 
-def report(runs: Sequence[records.Record], subject: str) -> str:
+def report(table: Table, subject: str) -> str:
     """The whole report, in markdown.
 
     Raises:
-        SettingError: if the subject is not among the runs, or they cannot be compared.
+        SettingError: if the subject is not among the peers.
     """
-    table = compare.tabulate(runs)
-    if subject not in table.peers:
-        raise SettingError(f"`--subject` must be one of {list(table.peers)}, got {subject!r}.")
-    # variants of the subject are shown, but only other people's optimisers are its rivals
-    rivals = [p for p in table.peers if p != subject and not p.startswith(f"{subject}-")]
+    rivals, variants = _others(table, subject)
     by_group = compare.groups(table)
     parts = [
         "# Comparison",
-        _about(runs, table),
+        _about(table),
         "## Mean normalised regret\n\n" + _per_group(table, by_group, compare.mean_regret),
         "## Mean ranks\n\n" + _per_group(table, by_group, compare.mean_ranks),
     ]
@@ -64,23 +70,84 @@ def report(runs: Sequence[records.Record], subject: str) -> str:
             "## Time\n\n" + _times(table, subject, rivals),
             "## Losses\n\n" + _losses(table, subject, rivals),
         ]
-    return "\n\n".join([*parts, "## Left out\n\n" + _left_out(runs, table)])
+    if variants:
+        parts.append(f"## Variants of {subject}\n\n" + summary(table, subject, variants=True))
+    left_out = "\n".join(f"- {text}" for text in table.left_out) or "Nothing."
+    return "\n\n".join([*parts, "## Left out\n\n" + left_out])
 
 
-def _about(runs: Sequence[records.Record], table: Table) -> str:
-    n_blocks = sum(len(regret) for regret in table.regret.values())
-    seeds = sorted({len(regret) for regret in table.regret.values()})
-    lines = [
-        f"- {len(table.regret)} problems, {n_blocks} blocks of problem and seed ({_listed(seeds)} seeds a "
-        f"problem), {runs[0]['evaluations']} evaluations",
-        f"- splits: {_listed({r['split'] for r in runs if 'split' in r})}; initial designs: "
-        f"{_listed({r['initial'] for r in runs})}; device: {_listed({r['device'] for r in runs})}",
-        f"- revisions: {_listed({r.get('revision', 'unknown') for r in runs})}",
-        f"- versions: {_listed({f'{n} {v}' for r in runs for n, v in r.get('versions', {}).items()})}",
-        f"- at a time: {_listed({r.get('jobs', 1) for r in runs})} runs of "
-        f"{_listed({r.get('threads', 1) for r in runs})} threads",
+def summary(table: Table, subject: str, *, variants: bool = False) -> str:
+    """One table of the subject and other people's optimisers, or its own variants.
+
+    Raises:
+        SettingError: if there are none, or the subject is not among the peers.
+    """
+    others = _others(table, subject)[variants]
+    if not others:
+        what = f"variant of {subject}" if variants else f"peer to compare {subject} with"
+        raise SettingError(f"there is no {what} among {list(table.peers)}.")
+    by_group = compare.groups(table)
+    means = [compare.mean_regret(table, problems)[-1] for problems in by_group.values()]
+    rows = []
+    for peer in [subject, *others]:
+        regrets = [float(mean[table.index(peer)]) for mean in means]
+        cells = [f"{regret:.3f}" for regret in [*regrets, sum(regrets) / len(regrets)]]
+        rows.append([peer, *cells, *_against(table, subject, peer, by_group)])
+    header = [
+        "mean regret",
+        *(f"{group} ({len(problems)})" for group, problems in by_group.items()),
+        "mean of groups",
+        f"{subject}'s share of it",
+        f"{subject} better / equal / worse",
+        "CPU time",
     ]
+    about = {name: ", ".join(values) for name, values in table.about.items()}
+    caption = (
+        f"Normalised regret after {about['evaluations']} evaluations, 0 the best known: {_size(table)}, "
+        f"split: {about['splits']}. The share is the geometric mean over the groups, with the 95 % interval "
+        "of a paired bootstrap; then the runs are counted in pairs; CPU time is that of all asks and tells, "
+        f"as a multiple of {subject}'s, the median over pairs. Revision {about['revisions']}; "
+        f"{about['versions']}."
+    )
+    return _markdown(header, rows) + "\n\n" + fill(caption, _WIDTH)
+
+
+def _against(table: Table, subject: str, peer: str, by_group: Mapping[str, Sequence[str]]) -> list[str]:
+    if peer == subject:
+        return ["", "", ""]
+    share = compare.ratios(table, subject, peer, by_group)[-1]
+    return [
+        f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]",
+        " / ".join(map(str, compare.pairs(table, subject, peer))),
+        f"{compare.time_ratio(table.cpu, table, subject, peer):.2g}x",
+    ]
+
+
+def _table(files: Sequence[Path], patterns: Sequence[str], split: str) -> Table:
+    if len(files) == 1 and published.is_table(files[0]):
+        return published.read(files[0])
+    return compare.tabulate(_chosen(records.read(files), patterns, split))
+
+
+def _others(table: Table, subject: str) -> tuple[list[str], list[str]]:
+    """The rivals, who are other people's optimisers only, and the variants of the subject."""
+    if subject not in table.peers:
+        raise SettingError(f"`--subject` must be one of {list(table.peers)}, got {subject!r}.")
+    others = [peer for peer in table.peers if peer != subject]
+    variants = [peer for peer in others if peer.startswith(f"{subject}-")]
+    return [peer for peer in others if peer not in variants], variants
+
+
+def _about(table: Table) -> str:
+    lines = [f"- {_size(table)}"]
+    lines += [f"- {name}: {', '.join(values)}" for name, values in table.about.items()]
     return "\n".join(lines)
+
+
+def _size(table: Table) -> str:
+    n_seeds = [len(regret) for regret in table.regret.values()]
+    blocks = f"{sum(n_seeds)} blocks of problem and seed ({_listed(set(n_seeds))} seeds a problem)"
+    return f"{len(n_seeds)} problems, {blocks}"
 
 
 def _per_group(table: Table, by_group: Mapping[str, Sequence[str]], figure: object) -> str:
@@ -140,21 +207,6 @@ def _losses(table: Table, subject: str, rivals: Sequence[str]) -> str:
     if not rows:
         return share + " No peer has a smaller mean regret on any problem."
     return share + "\n\n" + _markdown(["problem", "peer", f"{subject}'s regret", "the peer's", "p"], rows)
-
-
-def _left_out(runs: Sequence[records.Record], table: Table) -> str:
-    crashes = Counter((r["peer"], r["error"].strip().splitlines()[-1][:120]) for r in runs if r["error"])
-    lines = [f"- {n} crashed: {peer}: {error}" for (peer, error), n in crashes.items()]
-    rejections = Counter[str]()
-    for run in runs:
-        rejections[run["peer"]] += run.get("rejections", 0)
-    lines += [f"- {text}" for text in table.left_out]
-    lines += [
-        f"- not an omission: {n} proposals of {peer} broke a constraint"
-        for peer, n in rejections.items()
-        if n
-    ]
-    return "\n".join(lines) or "Nothing."
 
 
 def _chosen(runs: Sequence[records.Record], patterns: Sequence[str], split: str) -> list[records.Record]:

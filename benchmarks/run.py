@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.run", description="Run peers on problems, one line of JSON for each run."
     )
     parser.add_argument("--peers", required=True, help="names of benchmarks.peers.PEERS, with commas")
-    parser.add_argument("--problems", default="*", help="patterns such as 'synthetic/*,lcbench/3945'")
+    parser.add_argument(
+        "--problems", default="*", help="patterns such as 'synthetic/*,lcbench/3945', or panel"
+    )
     parser.add_argument("--split", choices=["dev", "test", "both"], default="dev")
     parser.add_argument("--seeds", default="0-29", help="such as 0-29 or 0,3,5-7")
     parser.add_argument("--evaluations", type=int, default=100)
@@ -137,6 +139,8 @@ def _run(options: argparse.Namespace) -> int:
     patterns = [pattern for pattern in options.problems.split(",") if pattern]
     split = None if options.split == "both" else options.split
     problems = choose(all_problems(data), patterns, split)
+    if not problems:
+        raise SettingError(f"`--split` {options.split} holds none of `--problems` {options.problems!r}.")
     peers = _installed([name for name in options.peers.split(",") if name])
     plan = Plan(data, options.evaluations, options.device, options.shared_initial, options.threads)
     done = {records.key_of(r) for r in records.read([options.out])} if options.out.is_file() else set()

@@ -1,6 +1,7 @@
 """Time gpbo beside its peers, with guards on what the time bought; lines of JSON and a table.
 
     python -m benchmarks.speed --device cpu --out speed.jsonl
+    python -m benchmarks.speed --table speed.jsonl [--short]
 
 The table is made of all lines in the file, so cells may be measured one at a time into the same file.
 """
@@ -25,7 +26,7 @@ from typing import Any
 from benchmarks import records
 from benchmarks.records import Record
 from benchmarks.run import revision
-from benchmarks.speed_table import CELLS, table
+from benchmarks.speed_table import CELLS, short, table
 from gpbo.errors import GpboError, SettingError, did_you_mean
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -33,14 +34,18 @@ _FEW = 24  # points of a warm-up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, measure, print the table; the exit code."""
+    """Parse, measure unless a file is only to be read, print the table; the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
+        if options.out:
+            _run(options)
+        measured = read(options.out or options.table)
+        if options.table and not measured:
+            raise SettingError(f"there are no measurements at {options.table}.")
     except GpboError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(table(read(options.out)))
+    print((short if options.short else table)(measured))
     return 0
 
 
@@ -223,7 +228,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.speed", description="Time gpbo beside its peers, with guards."
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--out", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="measure into this file")
+    where.add_argument("--table", type=Path, help="measure nothing; print the table of this file")
+    parser.add_argument("--short", action="store_true", help="print the short table")
     parser.add_argument("--cells", help=f"some of {','.join(CELLS)}")
     parser.add_argument("--repeats", type=int, default=5)
     return parser

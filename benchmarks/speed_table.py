@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
+from textwrap import fill
 
 from benchmarks.records import Record
+
+_PEERS = {"optuna": "Optuna GPSampler", "botorch": "BoTorch", "scipy": "scipy L-BFGS-B"}  # columns of `short`
+_WIDTH = 118  # of a line of text
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,53 +89,136 @@ ROWS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was measured of a row.
+
+    Attributes:
+        failed: The entrant that left no time, or None.
+        ours: Seconds of wall clock and of CPU time of gpbo's entrant, by repetition.
+        theirs: The same of the peer's.
+        wall: The peer's time as a multiple of gpbo's, in each repetition that both have.
+        cpu: The same of CPU time.
+        guards: The worst of each.
+        broken: Those that do not hold.
+    """
+
+    failed: str | None
+    ours: dict[int, tuple[float, float]]
+    theirs: dict[int, tuple[float, float]]
+    wall: list[float]
+    cpu: list[float]
+    guards: dict[str, float]
+    broken: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """gpbo's median wall clock."""
+        return median(wall for wall, _ in self.ours.values())
+
+
 def table(measured: Iterable[Record]) -> str:
     """The markdown table: medians, quartiles of paired ratios, targets and guards."""
-    measured = list(measured)
     lines = [
         "| what | gpbo, CPU s | peer | peer, CPU s | times faster, CPU (quartiles) | wall clock "
         "| target (aim) | verdict | guards |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    return "\n".join([*lines, *(_line(row, result) for row, result in _results(list(measured)))])
+
+
+def short(measured: Iterable[Record]) -> str:
+    """A markdown table of medians with one line for each entrant of gpbo, and what was measured with."""
+    measured = list(measured)
+    found: dict[tuple[str, str], list[tuple[Row, Result]]] = {}
+    for row, result in _results(measured):
+        found.setdefault((row.cell, row.ours), []).append((row, result))
+    header = ["times faster, CPU time", "gpbo", *_PEERS.values()]
+    lines = [header, ["---"] * len(header), *(_short_line(results) for results in found.values())]
+    repeats = [len(result.cpu or result.ours) for results in found.values() for _, result in results]
+    revisions = sorted({record.get("revision", "unknown") for record in measured})
+    versions = sorted({" ".join(v) for record in measured for v in record.get("versions", {}).items()})
+    caption = (
+        f"Medians of at most {max(repeats)} repetitions; in brackets the target. Revision "
+        f"{', '.join(revisions)}; {', '.join(versions)}."
+    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + fill(caption, _WIDTH)
+
+
+def _results(measured: Sequence[Record]) -> Iterator[tuple[Row, Result]]:
     for row in ROWS:
         here = [record for record in measured if record["cell"] == row.cell]
         if here:
-            lines.append(_line(row, here))
-    return "\n".join(lines)
+            yield row, _result(row, here)
 
 
-def _line(row: Row, here: Sequence[Record]) -> str:
+def _result(row: Row, here: Sequence[Record]) -> Result:
     from benchmarks.judge import LIMITS
 
     ours, theirs = _times(here, row.ours), _times(here, row.peer)
+    both = [repeat for repeat in ours if repeat in theirs]
+    guards = _worst_guards(here, row.ours)
+    return Result(
+        failed=row.ours if not ours else row.peer if not both else None,
+        ours=ours,
+        theirs=theirs,
+        wall=[theirs[repeat][0] / ours[repeat][0] for repeat in both],
+        cpu=[theirs[repeat][1] / ours[repeat][1] for repeat in both],
+        guards=guards,
+        broken=[name for name, value in guards.items() if not value <= LIMITS[name]],
+    )
+
+
+def _line(row: Row, result: Result) -> str:
     what = CELLS[row.cell].text + (f", {row.ours}" if row.ours != "gpbo" else "")
     what += f" ({row.note})" if row.note else ""
-    both = [repeat for repeat in ours if repeat in theirs]
-    worst = _worst_guards(here, row.ours)
-    broken = [name for name, value in worst.items() if not value <= LIMITS[name]]
-    guards = ", ".join(f"{name} {worst[name]:.1e}" + (" !" if name in broken else "") for name in worst)
-    if not ours or (row.peer and not both):
-        who = row.ours if not ours else row.peer
-        return f"| {what} | - | {row.peer or '-'} | - | - | - | {_target(row)} | {who} failed | {guards} |"
-    cpu = [theirs[repeat][1] / ours[repeat][1] for repeat in both]
-    wall = [theirs[repeat][0] / ours[repeat][0] for repeat in both]
-    seconds = median(time[0] for time in ours.values())
-    reached = median(cpu) if row.peer else seconds
+    guards = ", ".join(
+        f"{name} {value:.1e}" + (" !" if name in result.broken else "")
+        for name, value in result.guards.items()
+    )
+    if result.failed:
+        end = f"{_target(row)} | {result.failed} failed | {guards} |"
+        return f"| {what} | - | {row.peer or '-'} | - | - | - | {end}"
     cells = [
         what,
-        _seconds(time[1] for time in ours.values()),
+        _seconds(cpu for _, cpu in result.ours.values()),
         row.peer or "-",
-        _seconds(time[1] for time in theirs.values()) if row.peer else "-",
-        _spread(cpu) if row.peer else "-",
-        _spread(wall) if row.peer else f"{seconds:.3g} s",
+        _seconds(cpu for _, cpu in result.theirs.values()) if row.peer else "-",
+        _spread(result.cpu) if row.peer else "-",
+        _spread(result.wall) if row.peer else f"{result.seconds:.3g} s",
         _target(row),
-        "guard failed" if broken else _verdict(row, reached),
+        _verdict(row, result),
         guards or "-",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def _verdict(row: Row, reached: float) -> str:
+def _short_line(results: Sequence[tuple[Row, Result]]) -> list[str]:
+    """What it is, gpbo's seconds, and one cell for each of `_PEERS`."""
+    first, result = results[0]
+    notes = dict.fromkeys(row.note for row, _ in results if row.note)
+    what = CELLS[first.cell].text + (f", {first.ours}" if first.ours != "gpbo" else "")
+    what += f" ({'; '.join(notes)})" if notes else ""
+    cells = {"": f"{_seconds(cpu for _, cpu in result.ours.values())} s" if result.ours else "failed"}
+    for row, result in results:
+        if result.failed:
+            text = f"{result.failed} failed"
+        else:
+            text = f"{median(result.cpu):.3g}x" if row.peer else f"{result.seconds:.3g} s of wall clock"
+            verdict = _verdict(row, result)
+            text += f", {verdict}" if verdict != "-" else ""
+        text += f" ({_target(row).partition(' (')[0]})" if row.least is not None else ""
+        if row.peer:
+            cells[row.peer.removesuffix("-cold")] = text
+        else:
+            cells[""] += f", {text}"
+    return [what, *(cells.get(name, "") for name in ("", *_PEERS))]
+
+
+def _verdict(row: Row, result: Result) -> str:
+    if result.broken:
+        return "guard failed"
+    reached = median(result.cpu) if row.peer else result.seconds
     if row.least is None or row.aim is None:
         return "slower" if row.peer and reached < 1.0 else "-"
     sign = 1.0 if row.peer else -1.0

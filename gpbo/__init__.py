@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpbo.suggesters.bayes import GPSuggester
     from gpbo.suggesters.density import BOHBSuggester
     from gpbo.suggesters.grid import GridSuggester
+    from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
     from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
     from gpbo.trial import Observation, State, Trial
 
@@ -35,6 +36,7 @@ _HOMES = {
     "Hyperband": "gpbo.schedulers.hyperband",
     "Int": "gpbo.parameters",
     "MedianStopping": "gpbo.schedulers.median",
+    "MultiObjectiveSuggester": "gpbo.suggesters.multi_objective",
     "Observation": "gpbo.trial",
     "RandomSuggester": "gpbo.suggesters.quasirandom",
     "SearchSpace": "gpbo.space",
@@ -56,6 +58,7 @@ __all__ = [
     "Hyperband",
     "Int",
     "MedianStopping",
+    "MultiObjectiveSuggester",
     "Observation",
     "RandomSuggester",
     "SearchSpace",

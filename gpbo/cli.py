@@ -169,6 +169,7 @@ def run(
             suggester=suggester,
             store=file.store,
             direction=file.directions,
+            outcome_constraints=file.outcome_constraints,
             seed=file.sampler.seed,
             name=file.name,
         )
@@ -212,7 +213,7 @@ def best(place: Place = None, name: Name = None, as_json: Json = False) -> None:
     study = _snapshot(store, _only(store, _names(store, only)))
     found = _best(study)
     if not found:
-        raise NoResultError(f"study {study.name!r} has no complete trial yet.")
+        raise NoResultError(study._without_best())
     if as_json:
         _print_json(found[0] if len(study.directions) == 1 else found)
     else:
@@ -355,7 +356,14 @@ def _snapshot(store: str, name: str) -> Study:
     space = SearchSpace.from_dict({"parameters": plain["space"]["parameters"], "constraints": rules})
     memory = MemoryStore()
     memory.add(trials)
-    return Study(space, store=memory, name=name, direction=plain["directions"], seed=plain["seed"])
+    return Study(
+        space,
+        store=memory,
+        name=name,
+        direction=plain["directions"],
+        outcome_constraints=plain.get("outcome_constraints", ()),
+        seed=plain["seed"],
+    )
 
 
 def _summary(study: Study) -> dict[str, Any]:
@@ -370,6 +378,7 @@ def _summary(study: Study) -> dict[str, Any]:
         "directions": list(study.directions),
         "n_trials": len(trials),
         "states": {str(state): sum(trial.state is state for trial in trials) for state in State},
+        "outcome_constraints": study._met(),
         "best": _best(study),
         "pending": [
             {"number": trial.number, "config": dict(trial.config)}
@@ -389,7 +398,10 @@ def _best(study: Study) -> list[dict[str, Any]]:
     except NoResultError:
         return []
     key = "value" if len(study.directions) == 1 else "values"
-    return [{"number": t.number, key: getattr(t, key), "config": dict(t.config)} for t in found]
+    return [
+        {"number": t.number, key: getattr(t, key), "outcomes": dict(t.outcomes), "config": dict(t.config)}
+        for t in found
+    ]
 
 
 def _text(summary: dict[str, Any]) -> str:
@@ -397,6 +409,10 @@ def _text(summary: dict[str, Any]) -> str:
     states = ", ".join(f"{n} {state}" for state, n in summary["states"].items() if n)
     counted = f"{_many(summary['n_trials'], 'trial')}{': ' if states else ''}{states}"
     lines = [f"study {summary['name']!r} ({', '.join(summary['directions'])}), {counted}"]
+    lines += [
+        f"outcome constraint {constraint}: met by {_many(n, 'complete trial')}"
+        for constraint, n in summary["outcome_constraints"].items()
+    ]
     for one in summary["best"]:
         first, *config = _trial_lines(one)
         lines += [f"best: {first}", *config]
@@ -412,8 +428,9 @@ def _text(summary: dict[str, Any]) -> str:
 
 def _trial_lines(trial: dict[str, Any]) -> list[str]:
     result = f"value {trial['value']:.6g}" if "value" in trial else f"values {list(trial['values'])}"
+    measured = "".join(f", {name} {value:.6g}" for name, value in trial["outcomes"].items())
     return [
-        f"trial {trial['number']}, {result}",
+        f"trial {trial['number']}, {result}{measured}",
         *(f"  {name}: {json.dumps(value)}" for name, value in trial["config"].items()),
     ]
 

@@ -24,6 +24,7 @@ def as_text(study: Study, form: Literal["csv", "json", "yaml"]) -> str:
     plain = {
         "name": study.name,
         "directions": list(study.directions),
+        "outcome_constraints": [str(constraint) for constraint in study.outcome_constraints],
         "space": study.space.to_dict(),
         "trials": [_plain(trial) for trial in study.trials],
     }
@@ -37,14 +38,16 @@ def as_text(study: Study, form: Literal["csv", "json", "yaml"]) -> str:
 def _csv(study: Study) -> str:
     m = len(study.directions)
     values = ["value"] if m == 1 else [f"value_{k}" for k in range(m)]
+    outcomes = study.outcome_names
     names = list(study.space.parameters)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     facts = ["budget", "seconds", "started", "finished", "error"]
-    writer.writerow(["number", "state", *values, *(f"config.{name}" for name in names), *facts])
+    measured = [*values, *(f"outcome.{name}" for name in outcomes)]
+    writer.writerow(["number", "state", *measured, *(f"config.{name}" for name in names), *facts])
     for trial in study.trials:
         plain = _plain(trial)
-        seen = plain["values"] or [None] * m
+        seen = [*(plain["values"] or [None] * m), *(trial.outcomes.get(name) for name in outcomes)]
         config = [cell(trial.config[name]) if name in trial.config else "" for name in names]
         writer.writerow([trial.number, plain["state"], *seen, *config, *(plain[fact] for fact in facts)])
     return text.getvalue()
@@ -73,6 +76,7 @@ def _plain(trial: Trial) -> dict[str, Any]:
         "state": str(trial.state),
         "config": dict(trial.config),
         "values": list(last.values) if last else None,
+        "outcomes": dict(trial.outcomes),
         "budget": last.budget if last else trial.budget,
         "seconds": last.seconds if last else None,
         "started": trial.started,

@@ -40,15 +40,17 @@ class FunctionObjective:
         target: ``"module:function"``.
         directory: Where modules are looked for first.
         metrics: The keys to pick when the function returns a dictionary.
+        outcomes: The keys of outcomes, to be picked as well.
     """
 
     target: str
     directory: str
     metrics: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
 
     def __call__(self, config: Mapping[str, Any]) -> Any:
         """The function's value for `config`."""
-        return pick(self.resolve()(config), self.metrics)
+        return pick(self.resolve()(config), self.metrics, self.outcomes)
 
     def resolve(self) -> Callable[[Mapping[str, Any]], Any]:
         """The function itself.
@@ -103,11 +105,13 @@ class CommandObjective:
             and ``{{``, ``}}`` for braces; a word that is one of `MACROS` stands for all parameters.
         directory: Where it is run.
         metrics: The keys to pick when the result is an object.
+        outcomes: The keys of outcomes, to be picked as well.
     """
 
     words: tuple[str, ...]
     directory: str
     metrics: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
 
     def __call__(self, config: Mapping[str, Any]) -> Any:
         """The result that the command printed for `config`.
@@ -124,7 +128,7 @@ class CommandObjective:
             how = f"exited with code {code}" if code > 0 else f"was killed by {signal_name(-code)}"
             shown = _shown("stderr", complaints) if complaints.strip() else _shown("stdout", printed)
             raise ObjectiveError(f"{shown}\nthe command {shlex.join(command)} {how}.")
-        return pick(self._result(command, printed), self.metrics)
+        return pick(self._result(command, printed), self.metrics, self.outcomes)
 
     def command(self, config: Mapping[str, Any]) -> list[str]:
         """The program and its arguments for `config`; values are never split or interpreted.
@@ -173,7 +177,8 @@ class CommandObjective:
                 continue
             if isinstance(value, int | float | list | dict) and not isinstance(value, bool):
                 return value
-        keys = f" with {' and '.join(map(repr, self.metrics))}" if self.metrics else ""
+        wanted = [*self.metrics, *self.outcomes]
+        keys = f" with {' and '.join(map(repr, wanted))}" if wanted else ""
         raise ObjectiveError(
             f"{_shown('stdout', printed)}\nthe command {shlex.join(command)} printed no result; the last "
             f"JSON line of its stdout must be a number, a list or an object{keys}."
@@ -186,6 +191,7 @@ def find_objective(
     *,
     directory: str,
     metrics: Sequence[str] = (),
+    outcomes: Sequence[str] = (),
 ) -> FunctionObjective | CommandObjective:
     """The objective that a study file names; a function is not imported yet.
 
@@ -194,6 +200,7 @@ def find_objective(
         names: The parameters of the space, which placeholders may name.
         directory: Where it is found and run.
         metrics: What to pick from a result that is an object.
+        outcomes: The outcomes to pick from it as well.
 
     Raises:
         ObjectiveError: if it is neither a function's name nor a command whose program exists, or a
@@ -205,17 +212,19 @@ def find_objective(
             module, _, function = target.partition(":")
             fixed = f"{module.removesuffix('.py')}:{function}"
             raise ObjectiveError(f"{target!r} must name a module, not a file; write {fixed!r}.")
-        return FunctionObjective(target, directory, tuple(metrics))
+        return FunctionObjective(target, directory, tuple(metrics), tuple(outcomes))
     try:
         words = tuple(shlex.split(text)) if isinstance(text, str) else tuple(text)
     except ValueError as error:
         raise ObjectiveError(f"{text!r} cannot be read as a command line: {error}.") from None
     _check_words(words, list(names), directory)
-    return CommandObjective(words, directory, tuple(metrics))
+    return CommandObjective(words, directory, tuple(metrics), tuple(outcomes))
 
 
-def pick(result: Any, metrics: Sequence[str]) -> Any:
+def pick(result: Any, metrics: Sequence[str], outcomes: Sequence[str] = ()) -> Any:
     """The named entries of a result that is a mapping; any other result as it is.
+
+    With outcomes, a pair: the value or values, and a dictionary of the outcomes.
 
     Raises:
         ObjectiveError: if a name is not in the mapping, or there are no names.
@@ -225,12 +234,13 @@ def pick(result: Any, metrics: Sequence[str]) -> Any:
     keys = [str(key) for key in result]
     if not metrics:
         raise ObjectiveError(f"the objective gave {keys}; say which to optimize with `metric`.")
-    for name in metrics:
+    for what, name in [*(("metric", m) for m in metrics), *(("outcome", o) for o in outcomes)]:
         if name not in result:
             hint = did_you_mean(name, keys)
-            raise ObjectiveError(f"the objective gave {keys}, but the study's metric is {name!r}.{hint}")
+            raise ObjectiveError(f"the objective gave {keys}, but the study's {what} is {name!r}.{hint}")
     picked = [result[name] for name in metrics]
-    return picked[0] if len(picked) == 1 else picked
+    value = picked[0] if len(picked) == 1 else picked
+    return (value, {name: result[name] for name in outcomes}) if outcomes else value
 
 
 def placeholders(word: str) -> list[str]:

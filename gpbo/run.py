@@ -217,10 +217,13 @@ def _record(study: Study, outcome: Outcome) -> Trial | None:
     try:
         if outcome.error is not None:
             return study.fail(number, outcome.error)
+        value, outcomes = outcome.value, None
+        if study.outcome_constraints and isinstance(value, list | tuple) and len(value) == 2:
+            value, outcomes = value
         try:
-            return study.tell(number, outcome.value, seconds=outcome.seconds)
+            return study.tell(number, value, outcomes=outcomes, seconds=outcome.seconds)
         except ResultError:
-            return study.fail(number, _refused(outcome.value, len(study.directions)))
+            return study.fail(number, _refused(outcome.value, study))
     except TrialStateError as error:
         logger.warning("study %r: a result came too late: %s", study.name, error)
         return None
@@ -293,8 +296,12 @@ def _functions(name: str, given: Any) -> list[Callable[..., object]]:
     return list(given)
 
 
-def _refused(value: Any, m: int) -> str:
+def _refused(value: Any, study: Study) -> str:
+    m = len(study.directions)
     expected = "a number" if m == 1 else f"a sequence of {m} numbers, one for each objective"
+    if study.outcome_constraints:
+        names = ", ".join(map(repr, study.outcome_names))
+        expected = f"a pair of {expected}, and a dictionary with a number for {names}"
     kind = type(value).__name__
     return f"the objective must return {expected}; it returned {reprlib.repr(value)} of type {kind}."
 

@@ -31,6 +31,7 @@ from gpbo.errors import (
     UnknownTrialError,
     did_you_mean,
 )
+from gpbo.outcomes import OutcomeConstraint, are_met, parse_outcome_constraints
 from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler
 from gpbo.schedulers.rungs import is_reported, report_budget
 from gpbo.space import Config, SearchSpace
@@ -55,11 +56,15 @@ class Study:
 
     Args:
         space: What may be tuned.
-        suggester: How the next config is chosen; by default the Gaussian process.
+        suggester: How the next config is chosen; by default by Gaussian processes: for one objective
+            `GPSuggester`, for several or under outcome constraints `MultiObjectiveSuggester`.
         scheduler: How much of a trial is run before it is judged; by default all of it.
         store: Where trials are kept: None for this process's memory, the path of an SQLite file, a database
             URL, or a `Store`.
         direction: "minimize" or "maximize", or a sequence of these, one for each objective.
+        outcome_constraints: Bounds on what else is measured of a trial, such as ``"latency <= 10"``: a name
+            for `tell`, "<=" or ">=", and a number. A trial that breaks one is infeasible and never the best.
+            Bounds on the config itself are constraints of the space.
         seed: Addresses all randomness; a stored study keeps the seed it was made with.
         name: Tells studies in one store apart.
         device: Where tensors are computed: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
@@ -67,7 +72,8 @@ class Study:
     Raises:
         SettingError: if an argument breaks its rule.
         StoreError: if the store cannot be opened.
-        StudyMismatchError: if the store holds a study of this name with another space or direction.
+        StudyMismatchError: if the store holds a study of this name with another space, direction or
+            outcome constraints.
     """
 
     def __init__(
@@ -78,12 +84,16 @@ class Study:
         scheduler: Scheduler | None = None,
         store: Store | str | Path | None = None,
         direction: Direction | Sequence[Direction] = "minimize",
+        outcome_constraints: str | Sequence[str] = (),
         seed: int = 0,
         name: str = "default",
         device: str = "auto",
     ) -> None:
         self.space: SearchSpace = space if isinstance(space, SearchSpace) else SearchSpace(space)
         self.directions: tuple[Direction, ...] = _directions(direction)
+        self.outcome_constraints: tuple[OutcomeConstraint, ...] = parse_outcome_constraints(
+            outcome_constraints
+        )
         seed = whole("seed", seed)
         if not isinstance(name, str) or not name:
             raise SettingError(f"`name` must be a non-empty string, got {name!r}.")
@@ -101,6 +111,10 @@ class Study:
             raise SettingError(
                 f"`scheduler` compares trials by one objective, got {len(self.directions)} directions; "
                 "give one direction, or leave the scheduler out."
+            )
+        if self._scheduler.rungs and self.outcome_constraints:
+            raise SettingError(
+                "`scheduler` compares trials by their values alone; leave it or `outcome_constraints` out."
             )
         self._maximize: list[bool] = [direction == "maximize" for direction in self.directions]
         self._minimised: Minimised = Minimised(self._maximize)
@@ -123,7 +137,7 @@ class Study:
         scheduler: Scheduler | None = None,
         device: str = "auto",
     ) -> Study:
-        """The study that a store already holds, with its space, directions and seed.
+        """The study that a store already holds, with its space, directions, outcome constraints and seed.
 
         Raises:
             StoreError: if the store cannot be opened or holds no study of this name.
@@ -141,6 +155,7 @@ class Study:
                 scheduler=scheduler,
                 store=opened,
                 direction=plain["directions"],
+                outcome_constraints=plain.get("outcome_constraints", ()),
                 seed=plain["seed"],
                 name=name,
                 device=device,
@@ -195,17 +210,19 @@ class Study:
         trial: Trial | int,
         value: Any,
         *,
+        outcomes: Mapping[str, Any] | None = None,
         budget: float | None = None,
         seconds: float | None = None,
     ) -> Trial:
         """Record what was observed of a running trial; the trial with the state that follows.
 
-        A value that is not finite makes the trial a failed one. With a scheduler that has rungs, a second
-        report at the same budget changes nothing.
+        A value or an outcome that is not finite makes the trial a failed one. With a scheduler that has
+        rungs, a second report at the same budget changes nothing.
 
         Args:
             trial: The trial, or its number.
             value: A number, or a sequence with one number for each objective.
+            outcomes: A number for each name in the study's outcome constraints.
             budget: The resource spent so far; by default what the trial was given.
             seconds: How long it took.
 
@@ -213,24 +230,24 @@ class Study:
             UnknownTrialError: if there is no such trial.
             TrialStateError: if the trial is not running, for instance because it was told before.
             SettingError: if `budget` or `seconds` is not a finite number >= 0.
-            ResultError: if `value` is not a number for each objective, or `budget` is not one at which the
-                scheduler expects a report; the trial stays as it is.
+            ResultError: if `value` is not a number for each objective, `outcomes` not one for each name, or
+                `budget` is not one at which the scheduler expects a report; the trial stays as it is.
         """
-        values = self._values(value)
+        values, measured = self._values(value), self._measured(outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
         if seconds is not None:
             seconds = finite("seconds", seconds, low=0)
-        bad = [v for v in values if not math.isfinite(v)]
+        bad = _not_finite(values, measured)
         rungs = self._scheduler.rungs
         if budget is None and isinstance(trial, Trial):
             budget = trial.budget  # what it was given when asked for: it may have been promoted since
 
         def told(now: Trial) -> Trial:
             if bad:
-                return _failed(now, f"the objective's value was {bad[0]}")
+                return _failed(now, f"the objective's {bad}")
             spent = report_budget(now, budget, rungs) if rungs else budget
-            seen = Observation(values, now.budget if spent is None else spent, seconds)
+            seen = Observation(values, now.budget if spent is None else spent, seconds, measured)
             new = replace(now, observations=(*now.observations, seen))
             trials = list(self._store.trials())
             trials[now.number] = new
@@ -259,6 +276,7 @@ class Study:
         config: Mapping[str, Any],
         value: Any,
         *,
+        outcomes: Mapping[str, Any] | None = None,
         budget: float | None = None,
         seconds: float | None = None,
     ) -> Trial:
@@ -267,22 +285,23 @@ class Study:
         Raises:
             ConfigError: if the config does not fit the space.
             SettingError: if `budget` or `seconds` is not a finite number >= 0.
-            ResultError: if `value` is not a number for each objective.
+            ResultError: if `value` is not a number for each objective, or `outcomes` not one for each name.
         """
         valid, values = self.space.validate(config), self._values(value)
+        measured = self._measured(outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
         if seconds is not None:
             seconds = finite("seconds", seconds, low=0)
-        bad = [v for v in values if not math.isfinite(v)]
+        bad = _not_finite(values, measured)
         with self._store.asking():
             trial = Trial(
                 number=len(self._store.trials()), config=valid, info={"source": "added"}, started=time.time()
             )
             if bad:
-                trial = _failed(trial, f"the added value was {bad[0]}")
+                trial = _failed(trial, f"the added {bad}")
             else:
-                trial = replace(trial, observations=(Observation(values, budget, seconds),))
+                trial = replace(trial, observations=(Observation(values, budget, seconds, measured),))
                 trial = _in_state(trial, State.COMPLETE)
             self._store.add([trial])
         return trial
@@ -303,37 +322,47 @@ class Study:
         return list(self._store.trials())
 
     @property
+    def outcome_names(self) -> list[str]:
+        """What the outcome constraints speak of, each name once."""
+        return list(dict.fromkeys(constraint.name for constraint in self.outcome_constraints))
+
+    @property
     def best(self) -> Trial:
         """The complete trial with the best value; the earliest of several. Only for one objective.
 
-        With budgets, only trials observed at the largest budget seen are compared.
+        With budgets, only trials observed at the largest budget seen are compared; under outcome constraints
+        only feasible ones, by what was measured.
 
         Raises:
-            NoResultError: if no trial is complete yet.
+            NoResultError: if no trial is complete yet, or none is feasible.
             SettingError: if the study has several objectives.
         """
         if len(self.directions) > 1:
             raise SettingError("`best` needs one objective; this study has several, use `pareto_front`.")
         complete = self._comparable()
         if not complete:
-            raise NoResultError(f"study {self.name!r} has no complete trial yet.")
+            raise NoResultError(self._without_best())
         return min(complete, key=lambda t: t.observations[-1].losses(self._maximize))
 
     @property
     def pareto_front(self) -> list[Trial]:
-        """The complete trials that no other complete trial beats in every objective."""
+        """The complete trials, feasible ones alone, that no other beats; by number.
+
+        One trial beats another when it is better in one objective and worse in none, so trials with equal
+        values are all in. With budgets, only trials observed at the largest budget seen are compared.
+        """
         complete = self._comparable()
         losses = [t.observations[-1].losses(self._maximize) for t in complete]
-
-        def dominated(one: tuple[float, ...]) -> bool:
-            return any(
-                all(b <= a for a, b in zip(one, other, strict=True)) and other != one for other in losses
-            )
-
-        return [t for t, loss in zip(complete, losses, strict=True) if not dominated(loss)]
+        front: set[tuple[float, ...]] = set()
+        for loss in sorted(set(losses)):  # whatever beats one comes before it
+            if not any(all(a <= b for a, b in zip(other, loss, strict=True)) for other in front):
+                front.add(loss)
+        return [t for t, loss in zip(complete, losses, strict=True) if loss in front]
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a trial: its number, state, value(s), budget, times, ``config.*`` columns and error.
+
+        Under outcome constraints also ``outcome.*`` columns, and whether it is ``feasible``.
 
         Raises:
             MissingExtraError: if pandas is not installed.
@@ -345,13 +374,18 @@ class Study:
         m = len(self.directions)
         names = ["value"] if m == 1 else [f"value_{k}" for k in range(m)]
         configs = [f"config.{name}" for name in self.space.parameters]
+        bounded = self.outcome_names
+        names += [*(f"outcome.{name}" for name in bounded), *(["feasible"] if bounded else [])]
         columns = ["number", "state", *names, "budget", "seconds", *configs, "started", "finished", "error"]
         rows = []
         for t in self.trials:
             last = t.observations[-1] if t.observations else None
-            values = last.values if last else (None,) * m
+            seen: list[Any] = [None] * len(names)
+            if last:
+                seen = [*last.values, *(last.outcomes[name] for name in bounded)]
+                seen += [are_met(self.outcome_constraints, last.outcomes)] if bounded else []
             row: dict[str, Any] = {"number": t.number, "state": str(t.state)}
-            row |= dict(zip(names, values, strict=True))
+            row |= dict(zip(names, seen, strict=True))
             row |= {"budget": last.budget if last else t.budget, "seconds": last.seconds if last else None}
             row |= {f"config.{name}": t.config.get(name) for name in self.space.parameters}
             row |= {"started": t.started, "finished": t.finished, "error": t.error}
@@ -382,7 +416,8 @@ class Study:
         Ctrl-C, or a crash, the same call goes on where it stopped.
 
         Args:
-            objective: Takes a config and returns a number, or a sequence of them for several objectives.
+            objective: Takes a config and returns a number, or a sequence of them for several objectives;
+                under outcome constraints a pair of that and a dictionary of the outcomes.
             n_trials: Stop when the study holds so many trials of its own, earlier ones included.
             workers: How many processes evaluate; 1 without `trial_timeout` evaluates in this process.
             timeout: Start nothing more after so many seconds.
@@ -468,10 +503,15 @@ class Study:
         from gpbo.data import to_dataset
 
         if self._suggester is None:
-            from gpbo.suggesters.bayes import GPSuggester
-
-            self._suggester = GPSuggester()
-        data = to_dataset(trials, self.space, self._maximize, number=len(trials), device=self.device)
+            self._suggester = _default_suggester(len(self.directions), bool(self.outcome_constraints))
+        data = to_dataset(
+            trials,
+            self.space,
+            self._maximize,
+            number=len(trials),
+            outcome_constraints=self.outcome_constraints,
+            device=self.device,
+        )
         suggestion = self._suggester.suggest(data, self.space.cube, n, self.seed)
         return [(config, dict(suggestion.info)) for config in self.space.decode(suggestion.X)]
 
@@ -520,17 +560,58 @@ class Study:
             raise ResultError(f"`value` must be {what}, got {reprlib.repr(value)}.")
         return tuple(_number(v) for v in plain)
 
+    def _measured(self, outcomes: Any) -> dict[str, float]:
+        names = self.outcome_names
+        given = {} if outcomes is None else outcomes
+        if not isinstance(given, Mapping):
+            raise ResultError(f"`outcomes` must map names to numbers, got {reprlib.repr(outcomes)}.")
+        for name in given:
+            if name not in names:
+                known = f"there is {', '.join(map(repr, names))}" if names else "the study has none"
+                hint = did_you_mean(str(name), names)
+                raise ResultError(
+                    f"`outcomes` names {name!r}, which no outcome constraint does; {known}.{hint}"
+                )
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise ResultError(
+                f"`outcomes` must have a number for {' and '.join(map(repr, missing))}, of which the study's "
+                f"outcome constraints speak; got {reprlib.repr(outcomes)}."
+            )
+        return {name: _number(given[name], f"outcomes[{name!r}]") for name in names}
+
     def _comparable(self) -> list[Trial]:
+        """The complete trials that were observed at the largest budget and are feasible."""
         complete = [t for t in self._store.trials() if t.state is State.COMPLETE]
         budgets = [t.observations[-1].budget for t in complete]
-        known = [budget for budget in budgets if budget is not None]
-        if not known:
-            return complete
-        return [t for t, b in zip(complete, budgets, strict=True) if b is None or b == max(known)]
+        largest = max((budget for budget in budgets if budget is not None), default=None)
+        return [
+            t
+            for t, budget in zip(complete, budgets, strict=True)
+            if budget in (None, largest) and are_met(self.outcome_constraints, t.outcomes)
+        ]
+
+    def _without_best(self) -> str:
+        """Why there is no best trial."""
+        complete = [t for t in self._store.trials() if t.state is State.COMPLETE]
+        if not complete:
+            return f"study {self.name!r} has no complete trial yet."
+        met = ", ".join(f"`{constraint}` is met by {n}" for constraint, n in self._met().items())
+        return f"none of the {len(complete)} complete trials of study {self.name!r} is feasible: {met}."
+
+    def _met(self) -> dict[str, int]:
+        """How many complete trials meet each outcome constraint."""
+        complete = [t for t in self._store.trials() if t.state is State.COMPLETE]
+        return {
+            str(constraint): sum(constraint.slack(t.outcomes) >= 0.0 for t in complete)
+            for constraint in self.outcome_constraints
+        }
 
     def _remember(self, seed: int) -> int:
         """Write down what this study is, or check it against what is written; the seed to use."""
         plain = {"space": self.space.to_dict(), "directions": list(self.directions), "seed": seed}
+        if self.outcome_constraints:
+            plain["outcome_constraints"] = [str(constraint) for constraint in self.outcome_constraints]
         with self._store.asking():
             stored = self._store.meta.get("study")
             if stored is None:
@@ -573,22 +654,37 @@ def _directions(direction: Any) -> tuple[Direction, ...]:
     return listed
 
 
+def _default_suggester(objectives: int, constrained: bool) -> Suggester:
+    from gpbo.suggesters.bayes import GPSuggester
+    from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+
+    return MultiObjectiveSuggester() if objectives > 1 or constrained else GPSuggester()
+
+
 def _disagree(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
     """Whether two configs give one parameter different values; either may have lost some."""
     return any(name in two and two[name] != value for name, value in one.items())
 
 
-def _number(value: Any) -> float:
+def _not_finite(values: Sequence[float], outcomes: Mapping[str, float]) -> str | None:
+    """What is wrong with the first number that is not finite, if one is."""
+    named = [("value", value) for value in values] + [
+        (f"outcome {name!r}", v) for name, v in outcomes.items()
+    ]
+    return next((f"{what} was {number}" for what, number in named if not math.isfinite(number)), None)
+
+
+def _number(value: Any, name: str = "value") -> float:
     if hasattr(value, "item"):  # a numpy or torch scalar
         try:
             value = value.item()
         except (ValueError, RuntimeError, TypeError):
             raise ResultError(
-                f"`value` must be a number for each objective, got {reprlib.repr(value)}."
+                f"`{name}` must be a number for each objective, got {reprlib.repr(value)}."
             ) from None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         kind = type(value).__name__
-        raise ResultError(f"`value` must be a number, got {reprlib.repr(value)} of type {kind}.")
+        raise ResultError(f"`{name}` must be a number, got {reprlib.repr(value)} of type {kind}.")
     try:
         return float(value)
     except OverflowError:  # of a whole number with hundreds of digits
@@ -599,6 +695,9 @@ def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     lines = []
     if stored["directions"] != given["directions"]:
         lines += [f"- direction: {stored['directions']}", f"+ direction: {given['directions']}"]
+    before, now = (one.get("outcome_constraints", []) for one in (stored, given))
+    if before != now:
+        lines += [f"- outcome constraints: {before}", f"+ outcome constraints: {now}"]
     old, new = stored["space"], given["space"]
     for name in {**old["parameters"], **new["parameters"]}:
         one, two = old["parameters"].get(name), new["parameters"].get(name)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import gpbo
 from gpbo.errors import ObjectiveError, SettingError, SpaceError, did_you_mean
 from gpbo.objective import CommandObjective, FunctionObjective, find_objective
+from gpbo.outcomes import parse_outcome_constraints
 from gpbo.space import Categorical, Float, Int, Parameter, SearchSpace, parameter_from_dict
 from gpbo.yamlfile import KeyPath, Problem, YamlFile, read_yaml
 
@@ -109,6 +110,7 @@ class Document(Section):
     objective: ObjectiveSection
     search_space: dict[str, Any]
     constraints: list[str] = []
+    outcome_constraints: list[str] = []
     sampler: SamplerSection = SamplerSection()
     pruner: PrunerSection | None = None
     resources: ResourcesSection = ResourcesSection()
@@ -129,6 +131,7 @@ class StudyFile:
         sampler_path: Where the file says so.
         pruner: Which trials would be stopped early.
         resources: How much may be spent.
+        outcome_constraints: Bounds on what else the objective measures.
         trial_timeout: Stop and fail a trial after so many seconds.
         target: Stop when a value as good as this was observed.
         notes: What the file says that has no effect here, one sentence each.
@@ -144,6 +147,7 @@ class StudyFile:
     sampler_path: KeyPath = ("sampler",)
     pruner: PrunerSection | None = None
     resources: ResourcesSection = field(default_factory=ResourcesSection)
+    outcome_constraints: tuple[str, ...] = ()
     trial_timeout: float | None = None
     target: float | None = None
     notes: tuple[str, ...] = ()
@@ -155,6 +159,8 @@ class StudyFile:
             StudyFileError: if an option is unknown or breaks its rule.
         """
         kind: Any = getattr(gpbo, SAMPLERS[self.sampler.type])
+        if kind is gpbo.GPSuggester and (len(self.directions) > 1 or self.outcome_constraints):
+            kind = gpbo.MultiObjectiveSuggester
         known = [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else []
         options = dict(self.sampler.model_extra or {})
         problems = [
@@ -258,6 +264,7 @@ def objective_of(
     space: SearchSpace,
     directory: str,
     metrics: Sequence[str],
+    outcomes: Sequence[str] = (),
 ) -> FunctionObjective | CommandObjective:
     """The objective that `text` names.
 
@@ -266,7 +273,7 @@ def objective_of(
     """
     names = space.parameters
     try:
-        return find_objective(text, names, directory=directory, metrics=metrics)
+        return find_objective(text, names, directory=directory, metrics=metrics, outcomes=outcomes)
     except ObjectiveError as error:
         raise source.error([Problem(path, str(error))]) from None
 
@@ -293,7 +300,8 @@ def _read(source: YamlFile, directory: str) -> StudyFile:
     space = space_of(source, ("search_space",), document.search_space, document.constraints)
     timeout = objective.timeout_minutes and objective.timeout_minutes * 60
     text_or_words = objective.function or objective.command or ""
-    found = objective_of(source, ("objective",), text_or_words, space, directory, metrics)
+    outcomes = _outcomes(document.outcome_constraints, source)
+    found = objective_of(source, ("objective",), text_or_words, space, directory, metrics, outcomes)
     return StudyFile(
         source=source,
         name=study.name,
@@ -304,8 +312,17 @@ def _read(source: YamlFile, directory: str) -> StudyFile:
         sampler=document.sampler,
         pruner=pruner,
         resources=document.resources,
+        outcome_constraints=tuple(document.outcome_constraints),
         trial_timeout=timeout,
     )
+
+
+def _outcomes(constraints: Sequence[str], source: YamlFile) -> list[str]:
+    """The names that the outcome constraints speak of."""
+    try:
+        return list(dict.fromkeys(found.name for found in parse_outcome_constraints(list(constraints))))
+    except SettingError as error:
+        raise source.error([Problem(("outcome_constraints",), str(error))]) from None
 
 
 def _listed(one_or_more: str | Sequence[str] | None) -> tuple[str, ...]:

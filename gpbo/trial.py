@@ -35,11 +35,13 @@ class Observation:
         values: One finite number per objective.
         budget: The resource the trial had been given when it was measured, or None where there is none.
         seconds: What the measurement took, in seconds, or None when unknown.
+        outcomes: What else was measured, by name: a finite number for each that the study has a bound on.
     """
 
     values: tuple[float, ...]
     budget: float | None = None
     seconds: float | None = None
+    outcomes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -94,6 +96,11 @@ class Trial:
     def value(self) -> float | None:
         """The last observation's first number, or None before the first."""
         return self.observations[-1].value if self.observations else None
+
+    @property
+    def outcomes(self) -> Mapping[str, float]:
+        """The last observation's outcomes by name; empty before the first."""
+        return self.observations[-1].outcomes if self.observations else {}
 
     @property
     def is_own(self) -> bool:

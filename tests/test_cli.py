@@ -308,6 +308,7 @@ def test_status_before_the_first_trial(gpbo_cli):
                 "directions": ["minimize"],
                 "n_trials": 0,
                 "states": {"running": 0, "paused": 0, "complete": 0, "stopped": 0, "failed": 0},
+                "outcome_constraints": {},
                 "best": [],
                 "pending": [],
                 "last_error": None,
@@ -358,12 +359,46 @@ def test_status_and_best_of_one_of_several_studies(gpbo_cli, mixed):
     assert json.loads(gpbo_cli("best", "--name", "one", "--json")[1]) == {
         "number": 5,
         "value": 0.0,
+        "outcomes": {},
         "config": {"x": 0.1 + 0.2, "opt": ""},
     }
     assert [one["number"] for one in json.loads(gpbo_cli("best", "--name", "two", "--json")[1])] == [0, 1]
     code, _, err = gpbo_cli("status", "--name", "on")
     assert code == 1
     assert "holds no study 'on'" in err
+
+
+def test_outcome_constraints(gpbo_cli, study_file):
+    study_file(
+        "return {'loss': config['x'], 'ms': 1 + config['x']}",
+        **{"sampler:": "outcome_constraints: [ms >= 0.3, ms <= 3]\nsampler:"},
+    )
+    assert gpbo_cli("run")[0] == 0
+    trials = json.loads(gpbo_cli("export", "--format", "json")[1])["trials"]
+    feasible = [t for t in trials if t["outcomes"]["ms"] >= 0.3]
+    assert 0 < len(feasible) < len(trials) == 4
+    best = json.loads(gpbo_cli("best", "--json")[1])
+    assert best["value"] == min(t["values"][0] for t in feasible)
+    assert best["outcomes"] == {"ms": 1 + best["value"]}
+    met = {"ms >= 0.3": len(feasible), "ms <= 3": 4}
+    assert json.loads(gpbo_cli("status", "--json")[1])["studies"][0]["outcome_constraints"] == met
+    out = gpbo_cli("status")[1]
+    assert "outcome constraint ms <= 3: met by 4 complete trials\n" in out
+    assert f"value {best['value']:.6g}, ms {best['outcomes']['ms']:.6g}\n" in out
+    rows = list(csv.DictReader(io.StringIO(gpbo_cli("export")[1])))
+    assert [float(row["outcome.ms"]) for row in rows] == [t["outcomes"]["ms"] for t in trials]
+
+
+def test_no_trial_is_feasible(gpbo_cli, study_file):
+    study_file(
+        "return {'loss': config['x'], 'ms': 1}", **{"sampler:": "outcome_constraints: [ms <= 0]\nsampler:"}
+    )
+    code, out, _ = gpbo_cli("run")
+    assert code == 0
+    assert "outcome constraint ms <= 0: met by no complete trials" in out
+    code, out, err = gpbo_cli("best")
+    assert (code, out) == (1, "")
+    assert "none of the 4 complete trials of study 'parabola' is feasible: `ms <= 0` is met by 0." in err
 
 
 def test_reading_changes_nothing(gpbo_cli, mixed):

@@ -5,6 +5,7 @@ import torch
 
 from gpbo.data import choose_device, to_dataset
 from gpbo.errors import SettingError
+from gpbo.outcomes import parse_outcome_constraints
 from gpbo.space import Categorical, Float, SearchSpace
 from gpbo.trial import Observation, State, Trial
 
@@ -36,6 +37,26 @@ def test_a_worked_example(device):
     assert data.pending.tolist() == [[0.3, 0.25], [0.5, 0.75]]
     assert torch.equal(data.seen, torch.cat([data.X, data.pending]))
     assert {t.device.type for t in (data.X, data.Y, data.budget, data.pending)} == {device}
+
+
+def test_infeasible_rows_look_like_failures_to_whoever_does_not_look_at_outcomes():
+    def seen(value, t):
+        return Trial(
+            0, {"x": 0.1, "c": "a"}, State.COMPLETE, observations=(Observation((value,), outcomes={"t": t}),)
+        )
+
+    failed = Trial(1, {"x": 0.2, "c": "b"}, State.FAILED)
+    trials = [seen(1.0, 5.0), seen(2.0, 1.0), seen(3.0, 6.0), failed]
+    bounds = parse_outcome_constraints(["t <= 5", "t >= 2"])
+    data = to_dataset(trials, SPACE, [True], number=4, outcome_constraints=bounds, device="cpu")
+    nan = math.nan
+    expected = torch.tensor([[1, 0, 3], [2, 4, -1], [3, -1, 4], [nan] * 3], dtype=torch.float64)
+    torch.testing.assert_close(data.outcomes, expected, rtol=0, atol=0, equal_nan=True)
+    expected = torch.tensor([[1], [nan], [nan], [nan]], dtype=torch.float64)
+    torch.testing.assert_close(data.Y, expected, rtol=0, atol=0, equal_nan=True)
+    none = to_dataset([], SPACE, [True], number=0, outcome_constraints=bounds, device="cpu")
+    assert (none.Y.shape, none.outcomes.shape) == ((0, 1), (0, 3))
+    assert to_dataset(TRIALS, SPACE, [False, True], number=5, device="cpu").outcomes is None
 
 
 def test_the_info_is_the_last_one_that_a_suggester_wrote():

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # A row may import the rows above it and its own, never those below; rooms of one row form no cycle.
 ROWS = [
     ["_version", "checks", "errors", "seeding"],
-    ["constraints", "cube", "kernels", "numerics", "parameters", "trial"],
+    ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "trial"],
     ["executors", "gp", "schedulers", "space", "stores"],
     ["acquisition", "checkpoint", "data"],
     ["suggesters"],

@@ -82,6 +82,11 @@ def test_pick():
     assert pick(3.5, ["loss"]) == 3.5
     assert pick({"loss": 1, "acc": 2}, ["acc"]) == 2
     assert pick({"loss": 1, "acc": 2}, ["acc", "loss"]) == [2, 1]
+    assert pick({"loss": 1, "ms": 3}, ["loss"], ["ms"]) == (1, {"ms": 3})
+    assert pick({"loss": 1, "acc": 2, "ms": 3}, ["loss", "acc"], ["ms"]) == ([1, 2], {"ms": 3})
+    assert pick((1, {"ms": 3}), ["loss"], ["ms"]) == (1, {"ms": 3})
+    with pytest.raises(ObjectiveError, match=r"but the study's outcome is 'mss'. Did you mean 'ms'\?"):
+        pick({"loss": 1, "ms": 3}, ["loss"], ["mss"])
     with pytest.raises(ObjectiveError, match=r"gave \['loss'\]; say which"):
         pick({"loss": 1}, [])
     with pytest.raises(ObjectiveError, match=r"metric is 'los'\. Did you mean 'loss'"):

@@ -34,6 +34,30 @@ def defaults():
         signal.signal(number, handler)
 
 
+def test_objectives_with_outcomes():
+    study = make_study(outcome_constraints=["t <= 0.5"])
+    study.optimize(lambda c: (-c["x"], {"t": c["x"]}), 20, progress=False)
+    assert study.best.value == max((t.value for t in study.trials if t.value >= -0.5), key=abs)
+    assert all(t.outcomes == {"t": t.config["x"]} for t in study.trials)
+
+
+def test_outcomes_of_several_objectives():
+    study = make_study(outcome_constraints=["t <= 0.5"], direction=["minimize"] * 2)
+    study.optimize(lambda c: ([c["x"], 1.0], {"t": 0.0}), 1, progress=False)
+    assert study.trials[0].observations[0].outcomes == {"t": 0.0}
+
+
+@pytest.mark.parametrize("value", [1.0, (1.0, 0.3), {"t": 1}, ({"t": 1}, 1.0), (1.0, {}), (1.0, {"t": None})])
+def test_an_objective_without_its_outcomes_fails(value):
+    study = make_study(outcome_constraints=["t <= 0.5"])
+    study.optimize(lambda config: value, 1, progress=False)
+    assert study.trials[0].state is State.FAILED
+    assert (
+        "must return a pair of a number, and a dictionary with a number for 't'; it returned"
+        in study.trials[0].error
+    )
+
+
 def make_study(**options):
     return gpbo.Study(SPACE, suggester=gpbo.RandomSuggester(), **options)
 

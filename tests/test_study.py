@@ -24,6 +24,8 @@ from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.stores.memory import MemoryStore
 from gpbo.stores.open import open_store
 from gpbo.study import Study
+from gpbo.suggesters.bayes import GPSuggester
+from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
 from gpbo.suggesters.quasirandom import RandomSuggester
 from gpbo.trial import Observation, State
 
@@ -224,6 +226,125 @@ def test_the_pareto_front_of_one_objective_is_every_best_trial():
     for value in (1.0, 3.0, 3.0):
         study.add(A, value)
     assert [t.number for t in study.pareto_front] == [1, 2]
+
+
+LIMITED = {"outcome_constraints": ["latency <= 10", "accuracy >= 0.5"]}
+
+
+def measured(latency, accuracy=0.5):
+    return {"outcomes": {"latency": latency, "accuracy": accuracy}}
+
+
+def test_only_feasible_trials_are_the_best():
+    study = study_of(**LIMITED, direction="maximize")
+    told = study.tell(study.ask(), 9.0, **measured(10.5))
+    assert told.state is State.COMPLETE
+    assert told.outcomes == {"latency": 10.5, "accuracy": 0.5}
+    with pytest.raises(
+        NoResultError,
+        match=r"none of the 1 complete trials of study 'default' is feasible: "
+        r"`latency <= 10` is met by 0, `accuracy >= 0.5` is met by 1\.",
+    ):
+        _ = study.best
+    assert study.pareto_front == []
+    study.add(A, 8.0, **measured(9, 0.4))
+    study.add(A, 2.0, **measured(10))
+    study.add(B, 1.0, **measured(3, 0.9))
+    assert study.best.number == 2
+    assert [t.number for t in study.pareto_front] == [2]
+
+
+def test_the_front_of_feasible_trials():
+    study = study_of(outcome_constraints="latency <= 10", direction=["minimize", "maximize"])
+    for values, latency in [((0, 9), 11), ((1, 1), 1), ((2, 2), 10), ((2, 1), 1), ((1, 1), 10.0)]:
+        study.add(A, values, outcomes={"latency": latency})
+    assert [t.number for t in study.pareto_front] == [1, 2, 4]
+
+
+def test_the_largest_budget_counts_whether_or_not_it_was_feasible():
+    study = study_of(outcome_constraints="latency <= 10")
+    study.add(A, 1.0, budget=1, outcomes={"latency": 1})
+    study.add(A, 1.0, budget=9, outcomes={"latency": 11})
+    with pytest.raises(NoResultError, match="`latency <= 10` is met by 1"):
+        _ = study.best
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "message"),
+    [
+        (None, r"must have a number for 'latency' and 'accuracy', .*; got None"),
+        ({"latency": 1}, r"`outcomes` must have a number for 'accuracy', of which the study's outcome"),
+        ({"latency": 1, "accuracy": 1, "latncy": 1}, r"names 'latncy', .* Did you mean 'latency'\?"),
+        ({"latency": "1", "accuracy": 1}, r"`outcomes\['latency'\]` must be a number, got '1' of type str"),
+        ({"latency": True, "accuracy": 1}, r"`outcomes\['latency'\]` must be a number, got True"),
+        ([1, 1], r"`outcomes` must map names to numbers, got \[1, 1\]"),
+    ],
+)
+def test_outcomes_that_do_not_fit_leave_the_trial_as_it_is(outcomes, message):
+    study = study_of(**LIMITED)
+    trial = study.ask()
+    with pytest.raises(ResultError, match=message):
+        study.tell(trial, 1.0, outcomes=outcomes)
+    with pytest.raises(ResultError, match=message):
+        study.add(A, 1.0, outcomes=outcomes)
+    assert study.trials == [trial]
+
+
+def test_outcomes_of_a_study_without_constraints_are_refused():
+    study = study_of()
+    with pytest.raises(ResultError, match=r"names 'latency', which no .* does; the study has none"):
+        study.tell(study.ask(), 1.0, outcomes={"latency": 1})
+    assert study.tell(0, 1.0, outcomes={}).outcomes == {}
+
+
+@pytest.mark.parametrize("latency", [math.nan, math.inf, torch.tensor(math.nan)])
+def test_an_outcome_that_is_not_finite_is_a_failure(latency):
+    study = study_of(**LIMITED)
+    told = study.tell(study.ask(), 1.0, **measured(latency))
+    assert (told.state, told.observations) == (State.FAILED, ())
+    assert told.error.startswith("the objective's outcome 'latency' was ")
+    assert study.add(A, 1.0, **measured(latency)).error.startswith("the added outcome 'latency' was ")
+
+
+def test_outcomes_and_their_constraints_are_stored(tmp_path):
+    study = study_of(**LIMITED, store=tmp_path / "study.db")
+    study.add(A, 1.0, **measured(np.float32(3), torch.tensor(0.75)))
+    study.close()
+    loaded = Study.load(tmp_path / "study.db")
+    assert [str(c) for c in loaded.outcome_constraints] == ["latency <= 10", "accuracy >= 0.5"]
+    assert loaded.best.observations == (Observation((1.0,), None, None, {"latency": 3.0, "accuracy": 0.75}),)
+    loaded.close()
+    with pytest.raises(StudyMismatchError, match=r"\+ outcome constraints: \['latency <= 9'\]"):
+        study_of(outcome_constraints="latency <= 9.0", store=tmp_path / "study.db")
+    with pytest.raises(StudyMismatchError, match=r"\+ outcome constraints: \[\]"):
+        study_of(store=tmp_path / "study.db")
+
+
+def test_a_frame_of_outcomes():
+    study = study_of(**LIMITED)
+    study.add(A, 1.0, **measured(11))
+    study.add(A, 2.0, **measured(10))
+    study.fail(study.ask(), "why")
+    frame = study.to_dataframe()
+    assert list(frame.columns)[:6] == [
+        *("number", "state", "value", "outcome.latency", "outcome.accuracy", "feasible")
+    ]
+    assert list(frame["outcome.latency"][:2]) == [11.0, 10.0]
+    assert list(frame["feasible"]) == [False, True, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, GPSuggester),
+        ({"direction": ["minimize"] * 2}, MultiObjectiveSuggester),
+        ({"outcome_constraints": "latency <= 10"}, MultiObjectiveSuggester),
+    ],
+)
+def test_the_default_suggester_is_the_one_that_knows_the_task(options, expected):
+    study = Study(SPACE, device="cpu", **options)
+    study.ask()
+    assert type(study._suggester) is expected
 
 
 def test_queued_configs_come_first_and_in_order():
@@ -446,6 +567,11 @@ def test_true_in_place_of_one_is_another_space():
         ({"direction": None}, r"`direction` must be 'minimize' or 'maximize', got None"),
         ({"seed": 1.5}, r"`seed` must be a whole number, got 1.5"),
         ({"seed": True}, r"`seed` must be a whole number, got True"),
+        ({"outcome_constraints": "t < 1"}, r"`outcome_constraints` must read like 'latency <= 10'"),
+        (
+            {"outcome_constraints": "t <= 1", "scheduler": ASHA()},
+            r"`scheduler` compares trials by their values alone; leave it or `outcome_constraints` out",
+        ),
         ({"name": ""}, r"`name` must be a non-empty string, got ''"),
         ({"name": 3}, r"`name` must be a non-empty string, got 3"),
         ({"store": ""}, r"`store` must name a file or a database"),

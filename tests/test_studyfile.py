@@ -48,6 +48,19 @@ def test_a_whole_file(tmp_path):
     assert (file.resources.timeout_hours, file.resources.max_parallel_trials) == (0.5, 3)
 
 
+def test_outcome_constraints(tmp_path):
+    text = GOOD.replace("type: random, seed: 7", "type: gp, n_startup_trials: 3")
+    assert isinstance(load(tmp_path, text).suggester(), gpbo.GPSuggester)
+    file = load(tmp_path, text + "outcome_constraints: [ms <= 10, ms >= 1, mb <= 4]\n")
+    assert file.outcome_constraints == ("ms <= 10", "ms >= 1", "mb <= 4")
+    assert file.objective.outcomes == ("ms", "mb")
+    assert file.suggester() == gpbo.MultiObjectiveSuggester(n_initial=3)
+    two = text.replace("minimize", "[minimize, maximize]").replace("metric: loss", "metric: [loss, acc]")
+    assert isinstance(load(tmp_path, two).suggester(), gpbo.MultiObjectiveSuggester)
+    with pytest.raises(StudyFileError, match=r"study.yaml:13: .*must read like 'latency <= 10'.*'ms < 3'"):
+        load(tmp_path, text + "outcome_constraints: [ms < 3]\n")
+
+
 def test_the_least_file_and_its_defaults(tmp_path):
     file = load(tmp_path, "objective: a:b\nsearch_space: {x: {type: int, low: 0, high: 1}}\n")
     assert (file.name, file.directions, file.store) == ("default", ("minimize",), "study.db")

@@ -49,6 +49,7 @@ PEERS: dict[str, Spec] = {
     "optuna-gp": Spec("optuna_study", "gp", ("optuna", "greenlet")),
     "optuna-gp-deterministic": Spec("optuna_study", "gp-deterministic", ("optuna", "greenlet")),
     "botorch": Spec("botorch_loop", "log-ei", ("botorch",)),
+    "ax": Spec("ax_client", "default", ("ax",)),
     "smac-rf": Spec("smac_facade", "rf", ("smac",)),
     "smac-gp": Spec("smac_facade", "gp", ("smac",)),
     "bohb": Spec("hpbandster_bohb", "bohb", ("hpbandster",)),

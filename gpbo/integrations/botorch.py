@@ -11,12 +11,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction, OneShotAcquisitionFunction
 from botorch.acquisition.analytic import AnalyticAcquisitionFunction
 from botorch.acquisition.logei import qLogNoisyExpectedImprovement
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputObjective
+from botorch.acquisition.objective import GenericMCObjective
 from botorch.exceptions.errors import ModelFittingError
 from botorch.exceptions.warnings import BotorchWarning
 from botorch.fit import fit_gpytorch_mll
@@ -31,7 +34,13 @@ from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from gpbo.acquisition import Effort, maximize
-from gpbo.acquisition.multi_objective import front_values, is_dominated, reference_point
+from gpbo.acquisition.multi_objective import (
+    constraint_values,
+    feasible_values,
+    front_values,
+    leading,
+    reference_point,
+)
 from gpbo.cube import Cube
 from gpbo.data import Dataset
 from gpbo.errors import NumericsError, SettingError
@@ -62,8 +71,9 @@ class BotorchSuggester:
             model of all objectives, the best posterior mean of each (a number for one objective), the
             observed points, and those being evaluated or None. Points are those of the unit cube; values
             are warped, standardised and to be maximised. An analytic function, which knows no pending
-            points, is made again with a model that believes its mean there. By default qLogNEI for one
-            objective and qLogNEHVI for several.
+            points, is made again with a model that believes its mean there. Infeasible trials are for it
+            like failed ones. By default qLogNEI for one objective and qLogNEHVI for several, with a model
+            of each outcome constraint too.
         kernel: A gpytorch kernel over the columns of the unit cube, fitted by botorch; by default the
             process is gpbo's own.
         n_initial: How many quasi-random trials come first; by default d + 2, at least 5 and at most 12.
@@ -86,7 +96,7 @@ class BotorchSuggester:
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
         n_initial = self.n_initial or min(max(cube.d + 2, 5), 12)
-        known = int(data.Y.isfinite().all(-1).sum())
+        known = int(self._outcomes(data).isfinite().all(-1).sum())
         if len(data.seen) < n_initial or known < 2 or cube.d == 0:
             return GPSuggester(n_initial=n_initial).suggest(data, cube, n, seed)
         with few_threads(len(data.X)), _isolated(derive(seed, data.number, "botorch")):
@@ -97,8 +107,10 @@ class BotorchSuggester:
                 return Suggestion(found, {"source": "random", "fallback": str(error)})
 
     def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
-        X, Y = _rows_to_model(data)
-        gps = _fit(cube, X, Y)
+        m = data.Y.shape[1]
+        X, Y = _rows_to_model(data, self._outcomes(data))
+        C, thresholds = constraint_values(Y[:, m:])
+        gps = _fit(cube, X, Y[:, :m]) + [fit_gp(cube, X, c)[0] for c in C.mT]
         model = to_botorch(gps, X) if self.kernel is None else _fit_kernel(self.kernel, gps, X)
         observed = Y.isfinite().all(-1)
         X, Z = X[observed], torch.stack([gp.y for gp in gps], dim=-1)[observed]
@@ -107,9 +119,11 @@ class BotorchSuggester:
         for k in range(n):
             draw = derive(seed, data.number, "acquisition", k)
             x = maximize(
-                _SinglePoints(self._function(model, X, Z, torch.cat([data.pending, found]), draw)),
+                _SinglePoints(
+                    self._function(model, X, Z, thresholds, torch.cat([data.pending, found]), draw)
+                ),
                 cube,
-                incumbents=X[~is_dominated(Z)],
+                incumbents=X[leading(Z, thresholds)],
                 seen=torch.cat([data.seen, found]),
                 scale=scale,
                 seed=draw,
@@ -123,11 +137,17 @@ class BotorchSuggester:
             found = torch.cat([found, x.unsqueeze(0)])
         return Suggestion(found, {"source": "botorch", "outcomes": [gp.hypers.to_dict() for gp in gps]})
 
-    def _function(self, model: Model, X: Tensor, Z: Tensor, asked: Tensor, seed: int) -> AcquisitionFunction:
+    def _outcomes(self, data: Dataset) -> Tensor:  # (n, m + c)
+        """What is modelled: for a function of the user's the objectives alone."""
+        return data.Y if data.outcomes is None or self.acquisition is not None else data.outcomes
+
+    def _function(
+        self, model: Model, X: Tensor, Z: Tensor, thresholds: Tensor, asked: Tensor, seed: int
+    ) -> AcquisitionFunction:
         """The acquisition function that accounts for the points asked for so far."""
         pending = asked if len(asked) else None
         if self.acquisition is None:
-            return _noisy_improvement(model, X, Z, pending, seed)
+            return _noisy_improvement(model, X, Z, thresholds, pending, seed)
         with torch.no_grad():
             best_f = _mean(model, X).amax(0).squeeze(-1)
         made = self.acquisition(model, best_f, X, pending)
@@ -172,13 +192,14 @@ def _isolated(seed: int) -> Iterator[None]:
         yield
 
 
-def _rows_to_model(data: Dataset) -> tuple[Tensor, Tensor]:  # (n, d), (n, m)
+def _rows_to_model(data: Dataset, Y: Tensor) -> tuple[Tensor, Tensor]:  # (n, d), (n, m + c)
     """Failures and what was observed at the largest budget; of too many a part."""
-    known = data.Y.isfinite().all(-1)
+    m = data.Y.shape[1]
+    known = Y.isfinite().all(-1)
     budget = data.budget.nan_to_num(nan=-torch.inf)
     rows = ~known | (budget == budget[known].max())
-    X, Y = data.X[rows], data.Y[rows]
-    merit = torch.where(Y.isfinite().all(-1), front_values(Y).sum(-1), torch.nan)
+    X, Y = data.X[rows], Y[rows]
+    merit = torch.where(Y.isfinite().all(-1), front_values(Y[:, :m]).sum(-1), torch.nan)
     kept = choose_rows(merit, EXACT_ON_CUDA if X.is_cuda else EXACT_ON_CPU)
     return X[kept], Y[kept]
 
@@ -213,13 +234,41 @@ def _mean(model: Model, X: Tensor) -> Tensor:  # (n, d) -> (n, m)
 def _noisy_improvement(
     model: Model,
     X: Tensor,  # (n, d)
-    Z: Tensor,  # (n, m)
+    Z: Tensor,  # (n, m + c)
+    thresholds: Tensor,  # (c,)
     pending: Tensor | None,  # (p, d)
     seed: int,
 ) -> AcquisitionFunction:
+    m = Z.shape[-1] - len(thresholds)
+    excess: list[Callable[[Tensor], Tensor]] | None = [
+        partial(_excess, column=m + k, threshold=t) for k, t in enumerate(thresholds)
+    ] or None
     sampler = SobolQMCNormalSampler(torch.Size([_SAMPLES]), seed=seed % 2**31)
-    if Z.shape[-1] == 1:
-        return qLogNoisyExpectedImprovement(model, X, sampler=sampler, X_pending=pending)
+    if m == 1:
+        return qLogNoisyExpectedImprovement(
+            model,
+            X,
+            sampler=sampler,
+            objective=GenericMCObjective(_first),
+            constraints=excess,
+            X_pending=pending,
+        )
     return qLogNoisyExpectedHypervolumeImprovement(
-        model, reference_point(Z), X, sampler=sampler, X_pending=pending, prune_baseline=True
+        model,
+        reference_point(feasible_values(Z, thresholds)),
+        X,
+        sampler=sampler,
+        objective=IdentityMCMultiOutputObjective(outcomes=list(range(m))),
+        constraints=excess,
+        X_pending=pending,
+        prune_baseline=True,
     )
+
+
+def _first(Y: Tensor, X: Tensor | None = None) -> Tensor:  # (..., m + c) -> (...)
+    return Y[..., 0]
+
+
+def _excess(Y: Tensor, *, column: int, threshold: Tensor) -> Tensor:  # (..., m + c) -> (...)
+    """What botorch wants of a constraint: feasible where <= 0."""
+    return threshold - Y[..., column]

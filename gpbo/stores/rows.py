@@ -29,7 +29,7 @@ def to_json(value: Any, what: str) -> str:
 def to_row(trial: Trial) -> dict[str, Any]:
     """The trial as the columns of its row."""
     what = f"of trial {trial.number}"
-    seen = [[list(o.values), o.budget, o.seconds] for o in trial.observations]
+    seen = [_plain(observation) for observation in trial.observations]
     return {
         "number": trial.number,
         "state": trial.state.value,
@@ -59,8 +59,8 @@ def from_row(row: Mapping[str, Any]) -> Trial:
         budget=row["budget"],
         bracket=row["bracket"],
         observations=tuple(
-            Observation(tuple(values), budget, seconds)
-            for values, budget, seconds in json.loads(row["observations"])
+            Observation(tuple(values), budget, seconds, *outcomes)
+            for values, budget, seconds, *outcomes in json.loads(row["observations"])
         ),
         error=None if row["error"] is None else json.loads(row["error"]),
         info=json.loads(row["info"]),
@@ -68,3 +68,9 @@ def from_row(row: Mapping[str, Any]) -> Trial:
         started=row["started"],
         finished=row["finished"],
     )
+
+
+def _plain(observation: Observation) -> list[Any]:
+    """The observation as JSON values; without outcomes as it was before there were any."""
+    plain = [list(observation.values), observation.budget, observation.seconds]
+    return [*plain, dict(observation.outcomes)] if observation.outcomes else plain

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from gpbo.acquisition import Effort, maximize, with_pending
-from gpbo.acquisition.multi_objective import constraint_values, front_values, is_dominated, log_ehvi
+from gpbo.acquisition.multi_objective import constraint_values, front_values, leading, log_ehvi
 from gpbo.cube import Cube
 from gpbo.data import Dataset
-from gpbo.errors import NumericsError, SettingError
+from gpbo.errors import NumericsError
 from gpbo.gp import fit_gp
 from gpbo.gp.large import EXACT_ON_CPU, EXACT_ON_CUDA, choose_rows
 from gpbo.numerics import few_threads
@@ -27,11 +27,12 @@ _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 class MultiObjectiveSuggester:
     """Proposes where the hypervolume that the Pareto front dominates is expected to grow most.
 
-    Points that are being evaluated count as if their posterior mean had been observed.
+    Under the study's outcome constraints only what is feasible counts, and the growth is weighed with the
+    probability to be; of one objective the best value is to be improved. Whether a point is feasible is
+    judged by the processes, which see through noise. Points that are being evaluated count as if their
+    posterior mean had been observed.
 
     Args:
-        n_constraints: How many of the last outcomes are no objectives but constraints: a trial is feasible
-            where such a value is <= 0, or >= 0 where the study's direction for it is "maximize".
         nu: The Matern smoothness, 1/2, 3/2 or 5/2.
         n_initial: How many quasi-random trials come first; by default d + 2, at least 5 and at most 12.
 
@@ -39,24 +40,16 @@ class MultiObjectiveSuggester:
         SettingError: if an argument breaks its rule.
     """
 
-    n_constraints: int = 0
     nu: float = 2.5
     n_initial: int | None = None
 
     def __post_init__(self) -> None:
-        if self.n_constraints < 0:
-            raise SettingError(f"`n_constraints` must be >= 0, got {self.n_constraints!r}.")
         GPSuggester(nu=self.nu, n_initial=self.n_initial)  # has the same rules for them
 
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
-        outcomes = data.Y.shape[1]
-        if outcomes <= self.n_constraints:
-            raise SettingError(
-                f"`n_constraints` must leave an objective, got {self.n_constraints} of {outcomes} outcomes."
-            )
         n_initial = self.n_initial or min(max(cube.d + 2, 5), 12)
-        known = int(data.Y.isfinite().all(-1).sum())
+        known = int(_observed(data).isfinite().all(-1).sum())
         if len(data.seen) < n_initial or known < 2 or cube.d == 0:
             return GPSuggester(n_initial=n_initial).suggest(data, cube, n, seed)
         with few_threads(len(data.X)):
@@ -67,7 +60,7 @@ class MultiObjectiveSuggester:
                 return Suggestion(found, {"source": "random", "fallback": str(error)})
 
     def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
-        X, Z, thresholds = self._outcomes(data)
+        X, Z, thresholds = _outcomes(data)
         gps = [fit_gp(cube, X, z, nu=self.nu)[0] for z in Z.mT]
         info = {"source": "multi_objective", "outcomes": [gp.hypers.to_dict() for gp in gps]}
         scale = torch.stack([gp.hypers.lengthscale for gp in gps]).amin(0)
@@ -80,7 +73,7 @@ class MultiObjectiveSuggester:
             x = maximize(
                 log_ehvi(believers, believed, thresholds),
                 cube,
-                incumbents=points[_leading(believed, thresholds)],
+                incumbents=points[leading(believed, thresholds)],
                 seen=torch.cat([data.seen, found]),
                 scale=scale,
                 seed=derive(seed, data.number, "acquisition", k),
@@ -93,17 +86,17 @@ class MultiObjectiveSuggester:
             found = torch.cat([found, x.unsqueeze(0)])
         return Suggestion(found, info)
 
-    def _outcomes(self, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:  # (n, d), (n, m + c), (c,)
-        """The observed points, what the processes are told of them, and the constraints' thresholds."""
-        m = data.Y.shape[1] - self.n_constraints
-        C, thresholds = constraint_values(data.Y[:, m:])
-        Z = torch.cat([front_values(data.Y[:, :m]), C], dim=-1)
-        merit = torch.where(data.Y.isfinite().all(-1), Z.sum(-1), torch.nan)
-        kept = choose_rows(merit, EXACT_ON_CUDA if Z.is_cuda else EXACT_ON_CPU)
-        return data.X[kept], Z[kept], thresholds
+
+def _observed(data: Dataset) -> Tensor:  # (n, m + c)
+    """The objectives, then the constraints' slacks where there are any; of infeasible rows too."""
+    return data.Y if data.outcomes is None else data.outcomes
 
 
-def _leading(Z: Tensor, thresholds: Tensor) -> Tensor:  # (n, m + c) -> (n,) bool
-    """The rows that no other beats, where meeting a constraint is an aim and exceeding it none."""
-    m = Z.shape[1] - len(thresholds)
-    return ~is_dominated(torch.cat([Z[:, :m], Z[:, m:].minimum(thresholds)], dim=-1))
+def _outcomes(data: Dataset) -> tuple[Tensor, Tensor, Tensor]:  # (n, d), (n, m + c), (c,)
+    """The observed points, what the processes are told of them, and the constraints' thresholds."""
+    Y, m = _observed(data), data.Y.shape[1]
+    C, thresholds = constraint_values(Y[:, m:])
+    Z = torch.cat([front_values(Y[:, :m]), C], dim=-1)
+    merit = torch.where(Y.isfinite().all(-1), Z.sum(-1), torch.nan)
+    kept = choose_rows(merit, EXACT_ON_CUDA if Z.is_cuda else EXACT_ON_CPU)
+    return data.X[kept], Z[kept], thresholds

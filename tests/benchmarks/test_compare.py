@@ -114,6 +114,42 @@ def test_the_bootstrap_has_the_standard_error_of_the_mean_over_problems():
     assert draws[:, 0, 0].std() == pytest.approx(values.std() / np.sqrt(40), rel=0.05)
 
 
+def test_pairs_are_counted_as_better_equal_and_worse():
+    runs = table(n_seeds=4, problems=["g/a"], shift=0.5)
+    for run in runs:
+        if run["peer"] == "rival":  # 2 + common + 0.5: as gpbo's on seed 0, less on seed 1
+            run["values"] = [value - {0: 0.5, 1: 0.7}.get(run["seed"], 0.0) for value in run["values"]]
+    assert compare.pairs(compare.tabulate(runs), "gpbo", "rival") == (2, 1, 1)
+
+
+def row_of(text, peer):
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {peer} |")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_summary_and_the_ablations_by_hand():
+    runs = table(n_seeds=4, problems=["g/a", "h/a"], shift=1.0)
+    for run in list(runs):
+        if run["peer"] == "gpbo":
+            runs.append({**run, "peer": "gpbo-plain", "values": [min(v + 1.0, 9.5) for v in run["values"]]})
+    found = compare.tabulate(runs)
+    rivals, variants = report.summary(found, "gpbo"), report.summary(found, "gpbo", variants=True)
+    ours, theirs = ([found.regret[p][:, -1, found.index(peer)].mean() for p in ("g/a", "h/a")]
+                    for peer in ("gpbo", "rival"))  # fmt: skip
+    means = [f"{mean:.3f}" for mean in (*ours, sum(ours) / 2)]
+    assert row_of(rivals, "gpbo") == ["gpbo", *means, "", "", ""]
+    share = (ours[0] / theirs[0] * ours[1] / theirs[1]) ** 0.5
+    assert row_of(rivals, "rival")[4].startswith(f"{share:.3f} [")
+    assert row_of(rivals, "rival")[5:] == ["8 / 0 / 0", "1x"]
+    assert row_of(variants, "gpbo-plain")[1:6] == row_of(rivals, "rival")[1:6]
+    assert row_of(variants, "gpbo-plain")[6] == "1x"
+    assert "gpbo-plain" not in rivals
+    assert "| rival |" not in variants
+    assert "after 20 evaluations" in variants
+    whole = report.report(found, "gpbo")
+    assert "## Variants of gpbo\n\n" + variants in whole
+
+
 def test_losses_name_the_problem_the_peer_and_the_p_value():
     found = compare.tabulate(table(n_seeds=10, shift=-1.0))
     losses = compare.losses(found, "gpbo", ["random", "rival"])
@@ -154,8 +190,8 @@ def test_blocks_that_not_all_finished_are_left_out_and_said_so():
     found = compare.tabulate(runs)
     assert len(found.regret["g/a"]) == 2
     assert "g/b" not in found.regret
-    assert len(found.left_out) == 2
-    text = report.report(runs, "gpbo")
+    assert len(found.left_out) == 3
+    text = report.report(found, "gpbo")
     assert "1 crashed: random: ValueError: no" in text
     assert "g/b: 3 of 3 seeds" in text
 
@@ -174,7 +210,11 @@ def test_what_cannot_be_compared_is_an_error():
     with pytest.raises(SettingError, match="no problem to compare the peers on"):
         compare.tabulate([a_run("g/a", "random", 0, [0.0, 0.0])])
     with pytest.raises(SettingError, match=r"`--subject` must be one of .* got 'x'"):
-        report.report(table(), "x")
+        report.report(compare.tabulate(table()), "x")
+    with pytest.raises(SettingError, match=r"no variant of gpbo among \['random', 'gpbo', 'rival'\]"):
+        report.summary(compare.tabulate(table()), "gpbo", variants=True)
+    with pytest.raises(SettingError, match="no peer to compare random with"):
+        report.summary(compare.tabulate([run for run in table() if run["peer"] == "random"]), "random")
 
 
 def test_the_report_from_files(tmp_path, capsys):
@@ -185,5 +225,12 @@ def test_the_report_from_files(tmp_path, capsys):
     assert "**rival** (best peer)" in text
     assert "significantly better than gpbo on 2 of 2 problems (100 %" in text
     assert "2 problems, 20 blocks" in text
+    kept = tmp_path / "new" / "table.jsonl"
+    assert report.main([str(path), "--short", "--publish", str(kept)]) == 0
+    short = capsys.readouterr().out
+    assert report.main([str(kept), "--short"]) == 0
+    assert capsys.readouterr().out == short
+    assert report.main([str(path), "--ablations"]) == 2
+    assert "no variant of gpbo" in capsys.readouterr().err
     assert report.main([str(path), "--problems", "g/a", "--split", "test"]) == 2
     assert "error:" in capsys.readouterr().err

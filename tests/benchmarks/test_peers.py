@@ -46,7 +46,7 @@ def run(name, space, *, evaluations=12, seed=3, given=()):
     return asked
 
 
-SLOW = ["smac-rf", "smac-gp", "botorch", "gpbo"]
+SLOW = ["smac-rf", "smac-gp", "botorch", "ax", "gpbo"]
 QUICK = [name for name in PEERS if name not in SLOW]
 
 
@@ -65,7 +65,7 @@ def test_a_slow_peer_proposes_valid_configs_after_its_initial_design(name):
     assert len(run(name, PLAIN, evaluations=7)) == 7
 
 
-@pytest.mark.parametrize("name", ["smac-rf", "botorch", "gpbo"])
+@pytest.mark.parametrize("name", ["smac-rf", "botorch", "ax", "gpbo"])
 def test_a_slow_peer_takes_results_and_proposes_valid_configs_in_a_rich_space(name):
     needs(name)
     assert len(run(name, RICH, evaluations=8, given=run("random", RICH, evaluations=7))) == 1
@@ -129,6 +129,55 @@ def test_configspace_there_and_back_with_the_same_conditions():
     for sample in given.sample_configuration(40):
         config = tidy(RICH, from_values(RICH, dict(sample)))
         assert config.keys() == dict(sample).keys()
+
+
+def test_ax_takes_every_config_and_gives_it_back():
+    needs("ax")
+    from benchmarks.peers.ax_client import from_values, to_values
+
+    client = create("ax", Task(RICH, 0, 40))._client
+    for config in run("random", RICH, evaluations=40):
+        values = to_values(RICH, config)
+        client.attach_trial(values)  # raises where Ax would have it otherwise
+        assert tidy(RICH, from_values(RICH, values)) == config
+
+
+def test_ax_knows_of_a_tree_of_parameters_and_of_no_other_conditions():
+    needs("ax")
+    from benchmarks.peers.ax_client import to_values
+
+    space = SearchSpace(
+        kind=Categorical(["a", "b"]),
+        layers=Int(1, 2, when={"kind": "a"}),
+        width=Int(4, 9, when={"layers": 2}),
+        often=Float(0, 1, when={"kind": ["a", "b"], "layers": 1}),
+    )
+    client = create("ax", Task(space, 0, 9))._client
+    for _ in range(6):  # the last by its model
+        index, values = client.get_next_trials(1).popitem()
+        client.complete_trial(index, {"loss": values["often"]})
+        present = {"kind", "often"}
+        present |= {"layers"} if values["kind"] == "0" else set()
+        present |= {"width"} if values.get("layers") == 2 else set()
+        assert values.keys() == present
+    assert to_values(space, {"kind": "b"}) == {"kind": "1", "often": 0.0}
+    assert to_values(space, {"kind": "a", "layers": 2, "width": 5}).keys() == space.parameters.keys()
+
+
+def test_ax_is_told_which_configs_are_not_allowed():
+    needs("ax")
+    space = SearchSpace(x=Float(-5, 10), y=Float(1e-4, 1, log=True), constraints=["x <= 2"])
+    task = Task(space, 0, 4)
+    peer, rejections = create("ax", task), []
+    for _ in range(4):
+        config = peer.ask()
+        assert space.validate(config) == config
+        peer.tell(config, loss_of(config))
+        rejections.append(task.counts.rejections)
+    assert rejections[0] > 0  # the centre, of which no model is made yet
+    found = peer._client.summarize()["feasible"].dropna().tolist()
+    assert found.count(1.0) == 4
+    assert found.count(0.0) == rejections[-1] - rejections[0] > 0
 
 
 def test_bohb_does_not_turn_into_random_search_without_a_word():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.problems import Problem, all_problems, choose, mixed, synthetic, trainings, yahpo
+from benchmarks.problems import PANEL, Problem, all_problems, choose, mixed, synthetic, trainings, yahpo
 from gpbo import Categorical, Float, SearchSpace
 from gpbo.errors import SettingError
 
@@ -158,6 +158,20 @@ def test_choose_takes_patterns_and_the_split():
     assert choose(WITHOUT_DATA, ["synthetic/ackley-5"], "test") == []
 
 
+WITHOUT_SURROGATES = {
+    "synthetic/beale-2", "synthetic/dixon_price-10", "synthetic/michalewicz-5", "synthetic/rastrigin-6",
+    "synthetic/levy-5", "synthetic/levy-20", "mixed/levy-9", "mixed/branches-9", "mixed/pressure_vessel-4",
+    "mixed/network-8", "training/mlp-digits",
+}  # fmt: skip
+
+
+def test_the_panel_is_these_test_problems():
+    chosen = choose(WITHOUT_DATA, ["panel"])
+    assert {problem.name for problem in chosen} == WITHOUT_SURROGATES
+    assert choose(WITHOUT_DATA, ["panel"], "test") == chosen
+    assert choose(WITHOUT_DATA, ["panel"], "dev") == []
+
+
 def test_a_pattern_that_matches_nothing_is_an_error():
     with pytest.raises(
         SettingError, match=r"'synthetic/brani-2' matches none.*Did you mean 'synthetic/branin-2'"
@@ -200,6 +214,14 @@ def test_surrogates_are_split_by_the_order_of_their_numbers(surrogates):
     assert surrogates["lcbench/7593"].split == "test"
     assert surrogates["rbv2_rpart/3"].split == "dev"
     assert surrogates["rbv2_rpart/6"].split == "test"
+
+
+def test_the_panel_has_surrogates_too(surrogates):
+    chosen = {problem.name for problem in choose([*WITHOUT_DATA, *surrogates.values()], ["panel"], "test")}
+    assert len(chosen) == sum(PANEL.values()) == 16
+    assert chosen - WITHOUT_SURROGATES == {
+        "lcbench/126029", "lcbench/167201", "lcbench/189873", "rbv2_rpart/312", "rbv2_rpart/40923"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["lcbench/3945", "rbv2_rpart/14"])

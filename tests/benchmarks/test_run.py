@@ -99,6 +99,7 @@ def test_reading_names_what_is_wrong(tmp_path):
         (["--peers", "randm"], "Did you mean 'random'"),
         (["--peers", ""], "names nothing that is installed"),
         (["--peers", "random", "--problems", "nothing/*"], "matches none of the groups"),
+        (["--peers", "random", "--problems", "panel"], "`--split` dev holds none of `--problems` 'panel'"),
         (["--peers", "random", "--evaluations", "3"], "`--evaluations` must be >= 4, got 3"),
         (["--peers", "random", "--jobs", "0"], "`--jobs` must be >= 1, got 0"),
     ],

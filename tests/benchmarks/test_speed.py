@@ -158,6 +158,42 @@ def test_a_time_by_itself_is_held_against_seconds():
     assert row_of([line("fit-20000", wall=4.0)], part="20 000")[7] == "**missed**"
 
 
+def test_the_short_table_has_a_line_for_each_entrant_of_gpbo():
+    measured = [line(repeat=i, cpu=1.0 + i) for i in range(3)] + [line(entrant="gpbo-cold", cpu=4.0)]
+    measured += [line(entrant="optuna", repeat=i, cpu=8.0 * (1.0 + i)) for i in range(3)]
+    measured += [line(entrant="optuna-cold", cpu=1.0), line(entrant="botorch", cpu=19.0)]
+    measured += [line("fit-20000", wall=2.0), line("pending-1000"), line("fit-200", "scipy")]
+    text = speed_table.short([{**record, "revision": "abc", "versions": {"a": "1"}} for record in measured])
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()]
+    assert [row[1:] for row in rows[2:7]] == [
+        ["2 s", "8x, met (5x)", "19x, **missed** (20x)", ""],
+        ["4 s", "0.25x, slower", "", ""],
+        ["1 s", "", "botorch failed (100x)", ""],
+        ["failed", "", "gpbo failed", "gpbo failed"],
+        ["1 s, 2 s of wall clock, met (3 s)", "", "", ""],
+    ]
+    assert [row[0] for row in rows[2:6]] == [
+        "ask with refit, n = 200",
+        "ask with refit, n = 200, gpbo-cold (first ask, nothing to start from)",
+        "tell of a pending point, n = 1000 (condition_on_observations)",
+        "cold fit, n = 200 (fit_gpytorch_mll, same kernel and priors; L-BFGS-B on gpbo's objective)",
+    ]
+    assert text.endswith("Medians of at most 3 repetitions; in brackets the target. Revision abc; a 1.")
+
+
+def test_a_file_is_printed_without_measuring(tmp_path, capsys):
+    path = tmp_path / "s.jsonl"
+    path.write_text(
+        "".join(json.dumps(record) + "\n" for record in [line(), line(entrant="optuna", cpu=20.0)])
+    )
+    assert speed.main(["--table", str(path)]) == 0
+    assert "| optuna | 20 |" in capsys.readouterr().out
+    assert speed.main(["--table", str(path), "--short"]) == 0
+    assert "20x, aim met (5x)" in capsys.readouterr().out
+    assert speed.main(["--table", str(tmp_path / "none.jsonl")]) == 2
+    assert "there are no measurements at" in capsys.readouterr().err
+
+
 def test_a_peer_that_failed_is_said():
     measured = [line(), line(entrant="optuna", wall=None, cpu=None, error="the process died")]
     assert row_of(measured, part="| optuna |")[7] == "optuna failed"

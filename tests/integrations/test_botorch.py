@@ -18,9 +18,9 @@ from gpbo import Categorical, Float, SearchSpace, Study
 from gpbo.cube import Cube
 from gpbo.data import Dataset
 from gpbo.errors import SettingError
-from gpbo.gp import Hypers, make_gp
+from gpbo.gp import Hypers, fit_gp, make_gp
 from gpbo.gp.hypers import MEAN_VAR
-from gpbo.integrations.botorch import BotorchSuggester, to_botorch
+from gpbo.integrations.botorch import BotorchSuggester, _noisy_improvement, to_botorch
 
 D = 3
 
@@ -273,6 +273,53 @@ def test_a_study_finds_the_minimum_with_what_the_user_brings(name):
     study.optimize(loss, 12, progress=False)
     assert [t.info["source"] for t in study.trials] == ["initial"] * 4 + ["botorch"] * 8
     assert study.best.value < 2e-3
+
+
+@pytest.mark.parametrize("kernel", [None, gpytorch.kernels.MaternKernel(nu=2.5, ard_num_dims=2)])
+def test_an_outcome_constraint(kernel):
+    # The least x + 2 y with x y >= 1/10 is sqrt(0.8).
+    study = Study(
+        SQUARE, suggester=BotorchSuggester(kernel=kernel), outcome_constraints="area >= 0.1", device="cpu"
+    )
+    study.optimize(
+        lambda c: (c["x"] + 2.0 * c["y"], {"area": c["x"] * c["y"]}), 14 if kernel else 20, progress=False
+    )
+    assert not any("fallback" in trial.info for trial in study.trials)
+    assert study.best.value < 1.03 * 0.8**0.5
+
+
+def test_only_the_right_side_of_the_bound_is_worth_something():
+    X = torch.rand(12, 2, generator=torch.Generator().manual_seed(0)).double()
+    gps = [fit_gp(SearchSpace(SQUARE).cube, X, y)[0] for y in (X[:, 0], 2.0 * X.sum(-1) - 2.0)]
+    Z = torch.stack([gp.y for gp in gps], -1)
+    points = torch.tensor([[0.95, 0.95], [0.95, 0.02]]).double().unsqueeze(-2)  # 1.8 and -0.06
+
+    def worth(threshold):
+        thresholds = torch.tensor([threshold]).double()
+        return _noisy_improvement(to_botorch(gps, X), X, Z, thresholds, None, 0)(points)
+
+    bound, free = worth(0.5), worth(-9.0)
+    assert bound[0] > bound[1] + 2.0
+    assert (free[0] - free[1]).abs() < 0.1
+
+
+def test_a_function_of_the_users_sees_infeasible_trials_as_failed():
+    seen = []
+
+    def acquisition(model, best_f, X, pending):
+        seen.append((model.num_outputs, len(X)))
+        return PosteriorMean(model)
+
+    study = Study(
+        SQUARE,
+        suggester=BotorchSuggester(acquisition=acquisition),
+        outcome_constraints="x <= 0.5",
+        device="cpu",
+    )
+    for k in range(6):
+        study.add({"x": k / 5, "y": 0.3}, k, outcomes={"x": k / 5})
+    study.ask()
+    assert seen == [(1, 3)]
 
 
 def test_the_users_kernel_is_fitted_and_left_as_it_was():
