@@ -139,7 +139,7 @@ def _choose_starts(values: Tensor, n: int, generator: torch.Generator) -> Tensor
 def _climb(
     acquisition: PointAcquisition, cube: Cube, X: Tensor, scale: Tensor, rounds: int
 ) -> Tensor:  # (b, d)
-    """Local maxima near the best rows of X, snapped; an infeasible one is gone towards as far as it may be."""
+    """Local maxima near the best rows of X, snapped; towards an infeasible one, as far as is feasible."""
     if bool(cube.is_categorical.all()):
         return X
     ahead = max(_AHEAD, len(X) // 4)

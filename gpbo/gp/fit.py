@@ -75,7 +75,7 @@ def fit(
         d: The number of lengthscales.
         nu: The Matern smoothness.
         warm: An earlier optimum; with it no other start is tried unless given.
-        starts: Logarithmic hyper-parameters to start from; by default `default_starts` where there is no `warm`.
+        starts: Logarithmic hyper-parameters to start from; by default `default_starts`, if nothing is warm.
         offset: What is added to the values of each variant before they are compared, in nats.
 
     Raises:
