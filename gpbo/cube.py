@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,37 +86,50 @@ class Cube:
 
     def level(self, X: Tensor, column: int) -> Tensor:  # (..., d) -> (...)
         """The level that each point holds in a column that has levels."""
-        u: Tensor = X[..., column]
-        n = int(self.n_levels[column])
-        low, high = self.log_edges[column].tolist()
-        if math.isnan(low):
-            return (u * n).long().clamp(0, n - 1)
-        first = round(math.exp(low) + 0.5)
-        return (torch.exp(low + u * (high - low)).round().long() - first).clamp(0, n - 1)
+        return self.levels(X)[..., self.discrete.index(column)]
+
+    def levels(self, X: Tensor) -> Tensor:  # (..., d) -> (..., k)
+        """The level that each point holds in each of the columns `discrete`."""
+        on = self._grid(X.device)
+        u = X[..., on.columns]
+        even = (u * on.n).long()
+        if self._is_any_log:
+            logarithmic = torch.exp(on.low + u * on.width).round().long() - on.first
+            even = torch.where(on.is_log, logarithmic, even)
+        return even.clamp(min=0).minimum(on.n - 1)
 
     def at_level(self, column: int, level: Tensor) -> Tensor:
         """The coordinate, in [0, 1], of each level of a column."""
-        low, high = self.log_edges[column].tolist()
-        level = level.to(torch.float64)
-        if math.isnan(low):
-            return (level + 0.5) / int(self.n_levels[column])
-        first = round(math.exp(low) + 0.5)
-        u: Tensor = (torch.log(level + first) - low) / (high - low)
-        return u
+        k = self.discrete.index(column)
+        columns = level.new_zeros(*level.shape, len(self.discrete), dtype=torch.long)
+        columns[..., k] = level
+        return self.at_levels(columns)[..., k]
+
+    def at_levels(self, levels: Tensor) -> Tensor:  # (..., k) -> (..., k)
+        """The coordinates, in [0, 1], of levels of the columns `discrete`."""
+        on = self._grid(levels.device)
+        levels = levels.to(torch.float64)
+        even = (levels + 0.5) / on.n
+        if not self._is_any_log:
+            return even
+        return torch.where(on.is_log, (torch.log(levels + on.first) - on.low) / on.width, even)
 
     def active(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)
         """Whether each column of each point exists, given its parents."""
-        active = torch.ones(X.shape, dtype=torch.bool, device=X.device)
-        for c in self.conditions:
-            allowed = c.allowed.to(X.device)[self.level(X, c.parent)]
-            active[..., c.column] &= active[..., c.parent] & allowed
-        return active
+        if not self.conditions:
+            return torch.ones(X.shape, dtype=torch.bool, device=X.device)
+        tree = self._tree(X.device)
+        held = self.levels(X)[..., tree.parents]
+        inactive = (tree.forbidden[tree.each, held] @ tree.columns) > 0.0
+        for _ in range(tree.depth - 1):
+            inactive |= (inactive.to(X.dtype) @ tree.children) > 0.0
+        return ~inactive
 
     def snap(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)
         """The nearest points of the domain: inside the cube, on levels, inactive columns at 0.5."""
         X = X.clamp(0.0, 1.0)
-        for j in self.discrete:
-            X[..., j] = self.at_level(j, self.level(X, j))
+        if self.discrete:
+            X[..., self._grid(X.device).columns] = self.at_levels(self.levels(X)).to(X.dtype)
         if self.conditions:
             X = torch.where(self.active(X), X, INACTIVE)
         return X
@@ -179,21 +193,93 @@ class Cube:
 
         Of ordered columns with many levels only the nearest few levels are offered.
         """
-        active = self.active(x)
-        found = []
-        for j in self.discrete:
+        active, counts = self.active(x).tolist(), self.n_levels.tolist()
+        categorical = self.is_categorical.tolist()
+        here = self.levels(x).tolist()
+        moves: list[tuple[int, int]] = []  # (index into `discrete`, level)
+        for k, j in enumerate(self.discrete):
             if not active[j]:
                 continue
-            n, here = int(self.n_levels[j]), int(self.level(x, j))
-            if self.is_categorical[j] or n <= _MAX_NEIGHBOURS:
-                levels = [k for k in range(n) if k != here]
+            if categorical[j] or counts[j] <= _MAX_NEIGHBOURS:
+                levels = [level for level in range(counts[j]) if level != here[k]]
             else:
-                levels = [k for k in (here - 2, here - 1, here + 1, here + 2) if 0 <= k < n]
-            moved = x.repeat(len(levels), 1)
-            moved[:, j] = self.at_level(j, torch.tensor(levels, device=x.device)).to(x)
-            found.append(moved)
-        X = self.snap(torch.cat(found)) if found else x.new_empty(0, self.d)
-        return X[self.feasible(X)] if len(X) else X
+                near = (here[k] - 2, here[k] - 1, here[k] + 1, here[k] + 2)
+                levels = [level for level in near if 0 <= level < counts[j]]
+            moves += [(k, level) for level in levels]
+        if not moves:
+            return x.new_empty(0, self.d)
+        which, level = torch.tensor(moves, device=x.device).unbind(-1)
+        each = torch.arange(len(moves), device=x.device)
+        grid = torch.tensor(here, device=x.device).repeat(len(moves), 1)
+        grid[each, which] = level
+        columns = self._grid(x.device).columns
+        X = x.repeat(len(moves), 1)
+        X[each, columns[which]] = self.at_levels(grid)[each, which].to(x)
+        X = self.snap(X)
+        return X[self.feasible(X)]
+
+    @cached_property
+    def _is_any_log(self) -> bool:
+        return bool(self.log_edges.isfinite().any())
+
+    def _grid(self, device: torch.device) -> _Grid:
+        """The levels' constants on a device."""
+        if device not in self._grids:
+            columns = torch.tensor(self.discrete, dtype=torch.long)
+            low, high = self.log_edges[columns].unbind(-1)
+            is_log = low.isfinite()
+            low, width = low.nan_to_num(), torch.where(is_log, high - low, 1.0)
+            first = torch.where(is_log, (low.exp() + 0.5).round(), 0.0).long()
+            grid = (columns, self.n_levels[columns], is_log, low, width, first)
+            self._grids[device] = _Grid(*(tensor.to(device) for tensor in grid))
+        return self._grids[device]
+
+    @cached_property
+    def _grids(self) -> dict[torch.device, _Grid]:
+        return {}
+
+    def _tree(self, device: torch.device) -> _Tree:
+        """The conditions as matrices on a device."""
+        if device not in self._trees:
+            c, levels = len(self.conditions), max(len(one.allowed) for one in self.conditions)
+            forbidden = torch.ones(c, levels, dtype=torch.float64)
+            columns, children = torch.zeros(c, self.d).double(), torch.zeros(self.d, self.d).double()
+            depth = [0] * self.d
+            for i, one in enumerate(self.conditions):  # a parent's own conditions come first
+                forbidden[i, : len(one.allowed)] = (~one.allowed.cpu()).double()
+                columns[i, one.column] = 1.0
+                children[one.parent, one.column] = 1.0
+                depth[one.column] = max(depth[one.column], depth[one.parent] + 1)
+            parents = torch.tensor([self.discrete.index(one.parent) for one in self.conditions])
+            matrices = (parents, torch.arange(c), forbidden, columns, children)
+            self._trees[device] = _Tree(max(depth), *(matrix.to(device) for matrix in matrices))
+        return self._trees[device]
+
+    @cached_property
+    def _trees(self) -> dict[torch.device, _Tree]:
+        return {}
+
+
+class _Grid(NamedTuple):
+    """Constants of the columns with levels, each (k,)."""
+
+    columns: Tensor
+    n: Tensor
+    is_log: Tensor
+    low: Tensor
+    width: Tensor
+    first: Tensor
+
+
+class _Tree(NamedTuple):
+    """Conditions as matrices: which of c conditions forbids what, and whose children are whose."""
+
+    depth: int
+    parents: Tensor  # (c,) indices into `discrete`
+    each: Tensor  # (c,) 0, 1, ...
+    forbidden: Tensor  # (c, levels) 1 where the parent's level makes the column inactive
+    columns: Tensor  # (c, d) 1 at the condition's column
+    children: Tensor  # (d, d) 1 where the column depends on the row
 
 
 def among(X: Tensor, others: Tensor, *, tolerance: float = 1e-9) -> Tensor:  # (n, d), (m, d) -> (n,)

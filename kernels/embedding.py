@@ -73,11 +73,20 @@ class Embedding:
             angle = _ARC * X[..., self.arcs]
             arcs = torch.stack([torch.cos(angle), torch.sin(angle)], dim=-1) / _ARC
             parts.append((arcs * active[..., self.arcs, None]).flatten(-2))
-        for j in self.categorical:
-            hot = torch.nn.functional.one_hot(self.cube.level(X, j), int(self.cube.n_levels[j]))
-            on = hot.to(X.dtype) / math.sqrt(2.0)
-            parts.append(on if active is None else on * active[..., j, None])
+        if self.categorical:
+            columns, indices, levels = (index.to(X.device) for index in self._hot)
+            hot = self.cube.levels(X)[..., indices] == levels
+            parts.append((hot if active is None else hot & active[..., columns]).to(X.dtype) / math.sqrt(2.0))
         return torch.cat(parts, dim=-1)
+
+    @cached_property
+    def _hot(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each feature of a category: its column, that column's index in `discrete`, its level."""
+        counts = self.cube.n_levels.tolist()
+        pairs = [(j, level) for j in self.categorical for level in range(counts[j])]
+        columns, levels = torch.tensor(pairs).reshape(-1, 2).unbind(-1)
+        indices = torch.tensor([self.cube.discrete.index(j) for j, _ in pairs])
+        return columns, indices, levels
 
     def pullback(self, X: Tensor, slope: Tensor) -> Tensor:  # (..., d), (..., F) -> (..., d)
         """The gradient with respect to X, from the one with respect to the features; 0 for categories."""
