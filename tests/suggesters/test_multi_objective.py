@@ -132,9 +132,10 @@ def test_a_batch_does_not_repeat_itself_nor_what_is_pending():
         (2, 0, ["multi_objective", "multi_objective"]),
         (3, 0, ["multi_objective", "gp"]),
         (3, 9, ["multi_objective", "multi_objective"]),  # too little is known of what is feasible
+        (5, 0, ["gp", "gp"]),
     ],
 )
-def test_of_three_objectives_every_other_trial_improves_a_mix(m, infeasible, sources):
+def test_of_many_objectives_a_mix_is_improved(m, infeasible, sources):
     cube = SearchSpace(SQUARE).cube
     X = cube.draw(12, torch.Generator().manual_seed(0))
     seen = torch.stack([-((X - 0.5 * k) ** 2).sum(-1) for k in range(m)], dim=-1)
