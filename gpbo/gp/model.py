@@ -97,25 +97,26 @@ class GP:
     def marginal_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """mean (b,), var (b,) and their gradients (b, d) at points X (b, d), without autograd.
 
-        dmean/dx = -(G o alpha) (z - Z) / l, dvar/dx = 2 (G o V) (z - Z) / l with V = R^T R k.
+        With V = R^T R k, dmean/dx = sum_n alpha_n dk_n/dx and dvar/dx = -2 sum_n V_n dk_n/dx.
         """
-        z = self.features(X)
-        k, G = matern_and_slope(squared_distances(z, self.Z), self.nu)
-        outputscale = self.hypers.outputscale
-        k.mul_(outputscale).add_(MEAN_VAR)
-        G *= outputscale
+        k, G = self.covariance_and_slope(X)
         A, V = whiten_and_solve(self.R, k.mT)
         mean = k @ self.alpha
-        floor = _MIN_VAR * float(outputscale)
-        var = outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
-
-        def pulled(weights: Tensor) -> Tensor:  # sum_n weights_n (Z_n - z) / l
-            slope = (weights @ self.Z - weights.sum(-1, keepdim=True) * z) * self.scale
-            return self.embedding.pullback(X, slope)
-
-        d_mean = pulled(G * self.alpha)
-        d_var = pulled(G * V.mT).mul_(-2.0)
+        floor = _MIN_VAR * float(self.hypers.outputscale)
+        var = self.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
+        d_mean = self.pullback(X, G * self.alpha)
+        d_var = self.pullback(X, G.mul_(V.mT)).mul_(-2.0)
         return mean, var.clamp(min=floor), d_mean, torch.where((var > floor).unsqueeze(-1), d_var, 0.0)
+
+    def covariance_and_slope(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b, n), (b, n)
+        """The prior covariances k with the rows, and G, where dk/dz = -G (z - Z)."""
+        k, G = matern_and_slope(squared_distances(self.features(X), self.Z), self.nu)
+        return k.mul_(self.hypers.outputscale).add_(MEAN_VAR), G.mul_(self.hypers.outputscale)
+
+    def pullback(self, X: Tensor, weights: Tensor) -> Tensor:  # (b, d), (b, n) -> (b, d)
+        """sum_n w_n dk(x, x_n)/dx at every point, for weights w_n G_n."""
+        slope = weights @ self.Z - weights.sum(-1, keepdim=True) * self.features(X)
+        return self.embedding.pullback(X, slope * self.scale)
 
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q), (..., q, q)
         """The joint posterior mean and covariance of the function at q points; differentiable once."""
