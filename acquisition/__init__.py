@@ -9,11 +9,13 @@ from gpbo.acquisition.batch import (
     Exploration,
     Fantasies,
     Pending,
+    constant_lie,
     explore,
     over_fantasies,
     ucb_pe_batch,
     with_pending,
 )
+from gpbo.acquisition.greedy import Turns, greedy_batch
 from gpbo.acquisition.monte_carlo import MonteCarlo, base_samples, q_log_ei, q_ucb
 from gpbo.acquisition.optimize import Effort, maximize
 from gpbo.acquisition.thompson import Paths, draw_paths, thompson_batch
@@ -27,10 +29,13 @@ __all__ = [
     "MonteCarlo",
     "Paths",
     "Pending",
+    "Turns",
     "base_samples",
+    "constant_lie",
     "draw_paths",
     "ei",
     "explore",
+    "greedy_batch",
     "log_ei",
     "log_pi",
     "maximize",

@@ -33,7 +33,6 @@ from gpbo.cube import Cube
 from gpbo.errors import SettingError, did_you_mean
 from gpbo.gp import GP
 from gpbo.gp.hypers import MEAN_VAR
-from gpbo.kernels import matern_and_slope, squared_distances
 from gpbo.seeding import derive
 
 Pending = Literal["variance", "believer", "liar_min", "liar_mean", "liar_max", "fantasies"]
@@ -61,11 +60,18 @@ def with_pending(gp: GP, X: Tensor, belief: Pending = "variance") -> GP:  # (p, 
         return gp
     if belief in ("variance", "fantasies"):
         return gp.condition(X)
-    if belief == "believer":
-        return gp.condition(X, gp.marginal(X)[0])
+    lie = constant_lie(gp, belief)
+    return gp.condition(X, gp.marginal(X)[0] if lie is None else gp.y.new_full((len(X),), lie))
+
+
+def constant_lie(gp: GP, belief: Pending) -> float | None:
+    """The value that every pending point is believed to have; None where they differ."""
     known = gp.y[gp.y.isfinite()]
-    lie = {"liar_min": known.min(), "liar_mean": known.mean(), "liar_max": known.max()}[belief]
-    return gp.condition(X, lie.expand(len(X)))
+    if belief == "liar_min":
+        return float(known.min())
+    if belief == "liar_mean":
+        return float(known.mean())
+    return float(known.max()) if belief == "liar_max" else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,20 +92,20 @@ class Fantasies:
 
     def values(self, X: Tensor) -> Tensor:  # (b, d) -> (b,)
         """The values alone, at half the cost."""
-        k, _ = _covariances(self.gp, X)
+        k = self.gp.covariance(self.gp.features(X), self.gp.Z)
         sigma = _variance(self.gp, k @ self.gp.R.mT).sqrt()
         return self._average(self.rule(k @ self.alphas, sigma.unsqueeze(-1))[0])
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b,), (b, d)
         """The values and their gradients, for one factor and k products with a vector of n."""
-        k, G = _covariances(self.gp, X)
+        k, G = self.gp.covariance_and_slope(X)
         A = k @ self.gp.R.mT
         sigma = _variance(self.gp, A).sqrt().unsqueeze(-1)
         value, by_mean, by_sigma = self.rule(k @ self.alphas, sigma)
         share = value.softmax(-1) if self.in_logs else torch.full_like(value, 1.0 / value.shape[-1])
         weights = (share * by_mean) @ self.alphas.mT  # dmean/dx = sum_n alpha_n dk_n/dx
         weights -= (share * by_sigma).sum(-1, keepdim=True) / sigma * (A @ self.gp.R)
-        return self._average(value), _weighted_slopes(self.gp, X, G.mul_(weights))
+        return self._average(value), self.gp.pullback(X, G.mul_(weights))
 
     def _average(self, value: Tensor) -> Tensor:  # (b, k) -> (b,)
         if self.in_logs:
@@ -165,13 +171,13 @@ class Exploration:
 
     def values(self, X: Tensor) -> Tensor:  # (b, d) -> (b,)
         """The values alone, at half the cost."""
-        k, _ = _covariances(self.gp, X)
+        k = self.gp.covariance(self.gp.features(X), self.gp.Z)
         A = k @ self.gp.R.mT
         return _variance(self.gp, A).sqrt() + _PENALTY * self._excess(k, A).clamp(max=0.0)
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b,), (b, d)
         """The values and their gradients."""
-        k, G = _covariances(self.gp, X)
+        k, G = self.gp.covariance_and_slope(X)
         A = k @ self.gp.R.mT
         sigma = _variance(self.gp, A).sqrt()
         excess = self._excess(k, A)
@@ -181,7 +187,7 @@ class Exploration:
         by_excess = self.gp.alpha - _PLAUSIBLE / observed * (A_observed @ R_observed)
         weights = torch.where((excess < 0.0).unsqueeze(-1), _PENALTY * by_excess, 0.0)
         weights -= (A @ self.gp.R) / sigma.unsqueeze(-1)
-        return value, _weighted_slopes(self.gp, X, G.mul_(weights))
+        return value, self.gp.pullback(X, G.mul_(weights))
 
     def _excess(self, k: Tensor, A: Tensor) -> Tensor:  # (b,)
         """How far the observed rows put each point above the threshold."""
@@ -248,19 +254,7 @@ def _n_observed(gp: GP) -> int:
     return int(gp.y.isfinite().sum())
 
 
-def _covariances(gp: GP, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b, n), (b, n)
-    """k and G, where dk/dz = -G (z - Z)."""
-    k, G = matern_and_slope(squared_distances(gp.features(X), gp.Z), gp.nu)
-    return k.mul_(gp.hypers.outputscale).add_(MEAN_VAR), G.mul_(gp.hypers.outputscale)
-
-
 def _variance(gp: GP, A: Tensor) -> Tensor:  # (b, n) -> (b,)
     """The prior's variance, less what the rows explain."""
     prior = gp.hypers.outputscale + MEAN_VAR
     return torch.maximum(prior - torch.linalg.vecdot(A, A), _MIN_VAR * prior)
-
-
-def _weighted_slopes(gp: GP, X: Tensor, G: Tensor) -> Tensor:  # (b, d), (b, n) -> (b, d)
-    """sum_n weight_n dk(x, x_n)/dx at every point, of a G that holds the weights."""
-    z = gp.features(X)
-    return gp.embedding.pullback(X, (G @ gp.Z - G.sum(-1, keepdim=True) * z) * gp.scale)

@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gpbo.acquisition.analytic import log_ei
+from gpbo.acquisition.greedy import Turns, in_turn
 from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.acquisition.monte_carlo import base_samples
 from gpbo.acquisition.optimize import Effort, perturb
@@ -158,7 +160,8 @@ def thompson_batch(
     """For each of `q` paths a feasible point where it is large, no two the same and none among `seen`.
 
     Where several paths agree on a point the first gets it and the others their next best. There are fewer
-    points than paths only when no more were found that are feasible and new.
+    points than paths only when no more were found that are feasible and new. They come in the order of a
+    greedy choice among them by expected improvement, so that the first few are good together.
 
     Args:
         gp: The posterior; its pending rows count for nothing, because a draw differs from theirs anyway.
@@ -169,8 +172,26 @@ def thompson_batch(
         seed: Addresses the random draws.
         effort: How hard to look; `starts` and `rounds` are those of each path.
     """
-    effort = effort or _EFFORT
     paths = draw_paths(gp, q, derive(seed, "paths"))
+    X = path_maxima(paths, cube, incumbents=incumbents, seen=seen, seed=seed, effort=effort or _EFFORT)
+    known = gp.y.isfinite()
+    mean = (
+        gp.y[known] - gp.hypers.noise_var * gp.alpha[known]
+    )  # at the rows, because K C^-1 = I - noise_var C^-1
+    return in_turn(gp, X, Turns(lambda best: log_ei(gp, best).rule), float(mean.max()))
+
+
+def path_maxima(
+    paths: Paths,
+    cube: Cube,
+    *,
+    incumbents: Tensor,  # (k, d)
+    seen: Tensor,  # (m, d)
+    seed: int,
+    effort: Effort,
+) -> Tensor:  # (<= q, d)
+    """The points of `thompson_batch`, in the order of their paths."""
+    q = len(paths)
     listed = cube.enumerate()
     if listed is not None:
         shared = listed.to(seen)

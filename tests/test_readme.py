@@ -22,12 +22,12 @@ for number, code in enumerate(json.load(sys.stdin)):
 
 
 def test_every_python_block_runs(tmp_path):
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     done = subprocess.run(
         [sys.executable, "-c", DRIVER], cwd=tmp_path, input=json.dumps(BLOCKS), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "failed" in done.stdout.split("block 4")[1]
+    assert "failed" in done.stdout.split("block 5")[1]
     assert (tmp_path / "study.db").exists()
 
 

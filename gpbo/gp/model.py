@@ -104,27 +104,30 @@ class GP:
     def marginal_and_slope(self, X: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
         """mean (b,), var (b,) at points X (b, d), and the gradient (b, d) of any function of the two.
 
-        The last is called with the function's derivatives (b,) by mean and by var. With V = R^T R k it is
-        -(G o (by_mean alpha - 2 by_var V)) (z - Z) / l.
+        The last is called with the function's derivatives (b,) by mean and by var. With V = R^T R k,
+        dmean/dx = sum_n alpha_n dk_n/dx and dvar/dx = -2 sum_n V_n dk_n/dx.
         """
-        z = self.features(X)
-        k, G = matern_and_slope(squared_distances(z, self.Z), self.nu)
-        outputscale = self.hypers.outputscale
-        k.mul_(outputscale).add_(MEAN_VAR)
+        k, G = self.covariance_and_slope(X)
         A, V = whiten_and_solve(self.R, k.mT)
-        floor = _MIN_VAR * outputscale
-        var = outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
+        floor = _MIN_VAR * self.hypers.outputscale
+        var = self.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
 
         def gradient(by_mean: Tensor, by_var: Tensor) -> Tensor:
-            by_var = (-2.0 * outputscale) * torch.where(var > floor, by_var, 0.0)
-            weights = torch.addcmul(
-                V.mT * by_var.unsqueeze(-1), self.alpha, (outputscale * by_mean).unsqueeze(-1)
-            )
-            weights *= G
-            slope = torch.addcmul(weights @ self.Z, weights.sum(-1, keepdim=True), z, value=-1.0)
-            return self.embedding.pullback(X, slope * self.scale)
+            by_var = torch.where(var > floor, -2.0 * by_var, 0.0)
+            weights = torch.addcmul(V.mT * by_var.unsqueeze(-1), self.alpha, by_mean.unsqueeze(-1))
+            return self.pullback(X, weights.mul_(G))
 
         return k @ self.alpha, var.clamp(min=floor), gradient
+
+    def covariance_and_slope(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b, n), (b, n)
+        """The prior covariances k with the rows, and G, where dk/dz = -G (z - Z)."""
+        k, G = matern_and_slope(squared_distances(self.features(X), self.Z), self.nu)
+        return k.mul_(self.hypers.outputscale).add_(MEAN_VAR), G.mul_(self.hypers.outputscale)
+
+    def pullback(self, X: Tensor, weights: Tensor) -> Tensor:  # (b, d), (b, n) -> (b, d)
+        """sum_n w_n dk(x, x_n)/dx at every point, for weights w_n G_n."""
+        slope = weights @ self.Z - weights.sum(-1, keepdim=True) * self.features(X)
+        return self.embedding.pullback(X, slope * self.scale)
 
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., q, d) -> (..., q), (..., q, q)
         """The joint posterior mean and covariance of the function at q points; differentiable once."""

@@ -18,8 +18,11 @@ from gpbo.acquisition import (
     Effort,
     Fantasies,
     Pending,
+    Turns,
     base_samples,
+    constant_lie,
     ei,
+    greedy_batch,
     log_ei,
     log_pi,
     maximize,
@@ -49,7 +52,7 @@ BatchName = Literal["auto", "greedy", "joint", "thompson", "ucb_pe"]
 _INCUMBENTS = 5
 _CPU_EFFORT = Effort()
 _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
-_GREEDY = 16  # points; beyond, a greedy batch takes seconds and Thompson samples do as well
+_GREEDY = 128  # points; beyond, a greedy batch takes seconds and Thompson samples do as well
 _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
@@ -80,7 +83,7 @@ class GPSuggester:
         batch: How the points of one ``study.ask(n)`` are chosen: "greedy" (one after another, each accounting
             for those before), "joint" (optimised together; log_ei and ucb), "thompson" (each the best point
             of another draw from the posterior), "ucb_pe" (the first by an upper confidence bound, the rest
-            where the process knows least), or "auto": greedy up to 16 points, thompson beyond.
+            where the process knows least), or "auto": greedy up to 128 points, thompson beyond.
 
     Raises:
         SettingError: if an argument breaks its rule.
@@ -197,6 +200,15 @@ class GPSuggester:
     ) -> tuple[Tensor, int]:  # (<= n, d)
         """Points chosen in turn, each accounting for those before; and how many of them explore."""
         scale, effort = gp.hypers.lengthscale, _GPU_EFFORT if seen.is_cuda else _CPU_EFFORT
+        if n > 1 and self.pending != "fantasies":
+            turns = Turns(
+                lambda best: self._acquisition(gp, best, seed).rule,
+                lie=constant_lie(gp, self.pending),
+                other=ucb(gp, _EXPLORE_BETA).rule if self.acquisition == "log_ei" else None,
+                goes_by_other=lambda k, value: (number + k) % 2 == 0 and value < _NOTHING_EXPECTED,
+            )
+            batch = partial(greedy_batch, gp, cube, n, turns, best_f=best_f, incumbents=top, seen=seen)
+            return batch(seed=derive(seed, number, "greedy"), effort=effort)
         look = partial(maximize, cube=cube, incumbents=top, scale=scale, effort=effort)
         found, explored = seen.new_empty(0, cube.d), 0
         for k in range(n):

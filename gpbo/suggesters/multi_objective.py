@@ -19,6 +19,8 @@ from gpbo.seeding import derive, generator
 from gpbo.suggesters.base import Suggestion, new_draws
 from gpbo.suggesters.bayes import GPSuggester
 
+_MANY = 3  # objectives; from here on every other trial improves a random mix of them
+_TOO_MANY = 5  # and from here on every trial
 _CPU_EFFORT = Effort()
 _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 
@@ -26,6 +28,10 @@ _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiObjectiveSuggester:
     """Proposes where the hypervolume that the Pareto front dominates is expected to grow most.
+
+    Of three or four objectives a random mix is improved instead at every other trial, as `GPSuggester` does:
+    there the front takes long to close in on, and its ends would be searched alone. Of more objectives it is
+    the mix at every trial, because the hypervolume falls into too many boxes.
 
     Under the study's outcome constraints only what is feasible counts, and the growth is weighed with the
     probability to be; of one objective the best value is to be improved. Whether a point is feasible is
@@ -52,6 +58,10 @@ class MultiObjectiveSuggester:
         known = int(_observed(data).isfinite().all(-1).sum())
         if len(data.seen) < n_initial or known < 2 or cube.d == 0:
             return GPSuggester(n_initial=n_initial).suggest(data, cube, n, seed)
+        m, feasible = data.Y.shape[1], int(data.Y.isfinite().all(-1).sum())
+        mixes = m >= _TOO_MANY or (m >= _MANY and data.number % 2 == 1)
+        if mixes and feasible >= n_initial:
+            return GPSuggester(nu=self.nu, n_initial=n_initial).suggest(data, cube, n, seed)
         with few_threads(len(data.X)):
             try:
                 return self._model_based(data, cube, n, seed)

@@ -8,7 +8,8 @@ from scipy.optimize import minimize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpbo import Categorical, Float, Int, SearchSpace
-from gpbo.acquisition import Effort, draw_paths, thompson_batch
+from gpbo.acquisition import Effort, draw_paths, log_ei, thompson_batch
+from gpbo.acquisition.thompson import _EFFORT, path_maxima
 from gpbo.cube import Cube, is_new
 from gpbo.errors import SettingError
 from gpbo.gp import Hypers, make_gp
@@ -216,6 +217,26 @@ def batch(gp, X, q, *, seed=0, seen=None, **options):
     return thompson_batch(gp, gp.embedding.cube, q, incumbents=top, seen=seen, seed=seed, **options)
 
 
+def maxima(gp, X, q):
+    """The points of `batch` in the order of their paths."""
+    paths, top = draw_paths(gp, q, derive(0, "paths")), X[gp.y.topk(min(5, len(X))).indices]
+    return path_maxima(paths, gp.embedding.cube, incumbents=top, seen=X, seed=0, effort=_EFFORT)
+
+
+@EVERY_CUBE
+def test_a_batch_has_the_points_of_its_paths_the_first_of_them_good_together(name):
+    cube = CUBES[name]
+    gp, X = process(cube, 20)
+    found, expected = batch(gp, X, 12), maxima(gp, X, 12)
+    assert torch.equal(found.unique(dim=0), expected.unique(dim=0))
+    best = float(gp.marginal(X)[0].max())
+    first = log_ei(gp, best)(found.unsqueeze(1))
+    assert first.argmax() == 0
+    gp = gp.condition(found[:1])
+    best = max(best, float(gp.marginal(found[:1])[0]))
+    assert log_ei(gp, best)(found[1:].unsqueeze(1)).argmax() == 0
+
+
 @EVERY_CUBE
 @settings(max_examples=5)
 @given(seed=st.integers(0, 1000), q=st.integers(1, 12))
@@ -239,7 +260,7 @@ def test_a_batch_on_any_device(device):
 
 def test_every_path_of_a_finite_space_gets_its_best_point_or_the_next_that_is_left():
     gp, X = process(FINITE.cube, 20, noise_var=1e-2)
-    found = batch(gp, X, 40)
+    found = maxima(gp, X, 40)
     listed = FINITE.cube.enumerate()
     values = draw_paths(gp, 40, derive(0, "paths")).values(listed)
     left = is_new(listed, X)
@@ -264,7 +285,7 @@ def test_the_last_points_of_a_finite_space_come_once_and_then_none():
 def test_no_move_to_another_level_is_better_for_most_paths(name):
     cube = CUBES[name]
     gp, X = process(cube, 30)
-    found = batch(gp, X, 16)
+    found = maxima(gp, X, 16)
     paths = draw_paths(gp, 16, derive(0, "paths"))
     stuck = 0
     for s in range(16):
@@ -294,7 +315,7 @@ def judge(path, cube):
 def test_paths_are_maximised_as_well_as_by_the_judge(d, n, lengthscale):
     cube = Cube.continuous(d)
     gp, X = process(cube, n, lengthscale=lengthscale)
-    found = batch(gp, X, 10)
+    found = maxima(gp, X, 10)
     paths = draw_paths(gp, 10, derive(0, "paths"))
     reached = paths.values(found.unsqueeze(1)).squeeze(1)
     short = [judge(paths[s : s + 1], cube) - reached[s].item() for s in range(10)]

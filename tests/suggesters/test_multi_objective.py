@@ -126,6 +126,27 @@ def test_a_batch_does_not_repeat_itself_nor_what_is_pending():
     assert torch.pdist(torch.cat([x[None], batch])).min() > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("m", "infeasible", "sources"),
+    [
+        (2, 0, ["multi_objective", "multi_objective"]),
+        (3, 0, ["multi_objective", "gp"]),
+        (3, 9, ["multi_objective", "multi_objective"]),  # too little is known of what is feasible
+        (5, 0, ["gp", "gp"]),
+    ],
+)
+def test_of_many_objectives_a_mix_is_improved(m, infeasible, sources):
+    cube = SearchSpace(SQUARE).cube
+    X = cube.draw(12, torch.Generator().manual_seed(0))
+    seen = torch.stack([-((X - 0.5 * k) ** 2).sum(-1) for k in range(m)], dim=-1)
+    slack = torch.where(torch.arange(12) < infeasible, -1.0, X[:, 0])
+    Y = seen.masked_fill((slack < 0.0).unsqueeze(-1), torch.nan)
+    outcomes = torch.cat([seen, slack.unsqueeze(-1)], dim=-1)
+    for number, source in zip((12, 13), sources, strict=True):
+        data = Dataset(X, Y, torch.full((12,), torch.nan), pending=X[:0], number=number, outcomes=outcomes)
+        assert MultiObjectiveSuggester().suggest(data, cube, 1, 0).info["source"] == source
+
+
 @pytest.mark.parametrize("values", [(0.0, 1.0), (1e300, 1e-300)])
 def test_objectives_that_never_change(values):
     study = Study(SQUARE, suggester=MultiObjectiveSuggester(), direction=["minimize"] * 2, device="cpu")
