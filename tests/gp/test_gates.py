@@ -116,11 +116,7 @@ def test_the_recorder_sees_what_it_should():
         assert recorder.syncs()
 
 
-# 2 starts x p x (n x n) in likelihood.py: `self.R.unsqueeze(1) @ V` copies R for every parameter.
-COPIES = pytest.mark.xfail(strict=True, reason="the Hessian's probes copy the factor for each parameter")
-
-
-@pytest.mark.parametrize("n", [pytest.param(300, marks=COPIES), 600])
+@pytest.mark.parametrize("n", [300, 600])
 def test_no_tensor_of_a_fit_is_as_large_as_all_differences(n):
     d = 20
     X, y = data(n, d)
@@ -129,20 +125,15 @@ def test_no_tensor_of_a_fit_is_as_large_as_all_differences(n):
     assert recorder.largest < n * n * d
 
 
-@pytest.mark.parametrize(("n", "matrices"), [(300, 60), (600, 20)])
+@pytest.mark.parametrize(("n", "matrices"), [(300, 15), (600, 13)])
 def test_a_fit_holds_a_bounded_number_of_matrices(n, matrices):
-    # Measured: 54 and 17. Two starts on at most 256 rows come first, then one on all; what is left over
-    # n x n are 2 d tensors of n x 32 for the Hessian's probes.
+    # Measured: 12.1 and 10.4. A fit from two starts on 128 rows comes first.
     X, y = data(n, 20)
     with Recorder() as recorder:
         fit_gp(Cube.continuous(20), X, y)
     assert recorder.peak < matrices * n * n * 8
 
 
-SCALAR = pytest.mark.xfail(strict=True, reason="the variance's floor is fetched as a Python number")
-
-
-@SCALAR
 @pytest.mark.parametrize("name", MAKERS)
 def test_an_evaluation_never_waits_for_the_device(name):
     inside, _ = climb(40, 5, name)
@@ -177,7 +168,6 @@ def test_rounds_cost_the_same_once_the_memory_is_full():
     assert between[FULL - 1].total() < 300
 
 
-@SCALAR
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", MAKERS)
 def test_cuda_agrees_that_an_evaluation_never_waits(name):
