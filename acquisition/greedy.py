@@ -181,15 +181,15 @@ def _choose(gp: GP, pool: _Pool, q: int, turns: Turns, best_f: float) -> _Picks:
 
 @dataclass(frozen=True, eq=False)
 class _InTurn:
-    """The acquisition of each pick, for as many points of each as its starts."""
+    """The acquisitions of the picks, each at as many points as the pick has starts."""
 
     base: GP  # n rows
     gp: GP  # n + q rows
-    sees: Tensor  # (b, q) float: whether a point sees a pick
-    alpha: Tensor  # (b, n + q)
-    best_f: Tensor  # (b,)
+    sees: Tensor  # (b, q) 1 where a point knows of a pick, else 0
+    alpha: Tensor  # (b, n + q) the weights of its mean
+    best_f: Tensor  # (b,) the value that it has to improve on
     turns: Turns
-    others: Tensor  # (b,) bool
+    others: Tensor  # (b,) bool: whether it goes by the other rule
 
     @classmethod
     def of(cls, gp: GP, pool: _Pool, picks: _Picks, turns: Turns) -> _InTurn:
@@ -197,15 +197,8 @@ class _InTurn:
         q, m = picks.starts.shape
         sees = torch.ones(q, q, dtype=gp.R.dtype, device=gp.R.device).tril(-1).repeat_interleave(m, 0)
         alpha = grown.alpha + (sees * picks.surprise) @ grown.R[gp.n :]
-        return cls(
-            gp,
-            grown,
-            sees,
-            alpha,
-            picks.best_f.repeat_interleave(m),
-            turns,
-            picks.others.repeat_interleave(m),
-        )
+        best_f, others = picks.best_f.repeat_interleave(m), picks.others.repeat_interleave(m)
+        return cls(gp, grown, sees, alpha, best_f, turns, others)
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b,), (b, d)
         k, G = self.gp.covariance_and_slope(X)

@@ -175,9 +175,7 @@ def thompson_batch(
     paths = draw_paths(gp, q, derive(seed, "paths"))
     X = path_maxima(paths, cube, incumbents=incumbents, seen=seen, seed=seed, effort=effort or _EFFORT)
     known = gp.y.isfinite()
-    mean = (
-        gp.y[known] - gp.hypers.noise_var * gp.alpha[known]
-    )  # at the rows, because K C^-1 = I - noise_var C^-1
+    mean = gp.y[known] - gp.hypers.noise_var * gp.alpha[known]  # K C^-1 y = y - noise_var C^-1 y
     return in_turn(gp, X, Turns(lambda best: log_ei(gp, best).rule), float(mean.max()))
 
 

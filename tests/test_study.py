@@ -6,6 +6,9 @@ import threading
 import numpy as np
 import pytest
 import torch
+from botorch.utils.multi_objective.pareto import is_non_dominated
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gpbo
 from gpbo.errors import (
@@ -259,6 +262,19 @@ def test_the_front_of_feasible_trials():
     for values, latency in [((0, 9), 11), ((1, 1), 1), ((2, 2), 10), ((2, 1), 1), ((1, 1), 10.0)]:
         study.add(A, values, outcomes={"latency": latency})
     assert [t.number for t in study.pareto_front] == [1, 2, 4]
+
+
+@given(
+    losses=st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=25),
+    directions=st.tuples(*[st.sampled_from(["minimize", "maximize"])] * 3),
+)
+def test_the_front_is_what_botorch_calls_non_dominated(losses, directions):
+    study = study_of(direction=directions)
+    for values in losses:
+        study.add(A, values)
+    signs = torch.tensor([1.0 if direction == "maximize" else -1.0 for direction in directions])
+    expected = is_non_dominated(torch.tensor(losses) * signs, deduplicate=False)
+    assert [t.number for t in study.pareto_front] == expected.nonzero().flatten().tolist()
 
 
 def test_the_largest_budget_counts_whether_or_not_it_was_feasible():

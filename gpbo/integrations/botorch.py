@@ -45,12 +45,12 @@ from gpbo.cube import Cube
 from gpbo.data import Dataset
 from gpbo.errors import NumericsError, SettingError
 from gpbo.gp import GP, STRENGTHS, fit_gp, warp_values
-from gpbo.gp.large import EXACT_ON_CPU, EXACT_ON_CUDA, choose_rows
 from gpbo.integrations.botorch_model import GPModel, to_botorch
 from gpbo.numerics import few_threads
 from gpbo.seeding import derive, generator
 from gpbo.suggesters.base import Suggestion, new_draws
 from gpbo.suggesters.bayes import GPSuggester
+from gpbo.suggesters.multi_objective import rows_to_model
 
 __all__ = ["AcquisitionFactory", "BotorchSuggester", "GPModel", "to_botorch"]
 
@@ -108,7 +108,7 @@ class BotorchSuggester:
 
     def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         m = data.Y.shape[1]
-        X, Y = _rows_to_model(data, self._outcomes(data))
+        X, Y = rows_to_model(data, self._outcomes(data))
         C, thresholds = constraint_values(Y[:, m:])
         gps = _fit(cube, X, Y[:, :m]) + [fit_gp(cube, X, c)[0] for c in C.mT]
         model = to_botorch(gps, X) if self.kernel is None else _fit_kernel(self.kernel, gps, X)
@@ -190,18 +190,6 @@ def _isolated(seed: int) -> Iterator[None]:
         warnings.filterwarnings("ignore", "Failed to compile fused qLogEHVI")  # it is only slower
         torch.manual_seed(seed)
         yield
-
-
-def _rows_to_model(data: Dataset, Y: Tensor) -> tuple[Tensor, Tensor]:  # (n, d), (n, m + c)
-    """Failures and what was observed at the largest budget; of too many a part."""
-    m = data.Y.shape[1]
-    known = Y.isfinite().all(-1)
-    budget = data.budget.nan_to_num(nan=-torch.inf)
-    rows = ~known | (budget == budget[known].max())
-    X, Y = data.X[rows], Y[rows]
-    merit = torch.where(Y.isfinite().all(-1), front_values(Y[:, :m]).sum(-1), torch.nan)
-    kept = choose_rows(merit, EXACT_ON_CUDA if X.is_cuda else EXACT_ON_CPU)
-    return X[kept], Y[kept]
 
 
 def _fit(cube: Cube, X: Tensor, Y: Tensor) -> list[GP]:  # (n, d), (n, m)

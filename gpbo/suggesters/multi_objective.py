@@ -97,6 +97,18 @@ class MultiObjectiveSuggester:
         return Suggestion(found, info)
 
 
+def rows_to_model(data: Dataset, Y: Tensor) -> tuple[Tensor, Tensor]:  # (n, d), (n, m + c)
+    """Failures and what was observed at the largest budget; of too many a part."""
+    m = data.Y.shape[1]
+    known = Y.isfinite().all(-1)
+    budget = data.budget.nan_to_num(nan=-torch.inf)
+    rows = ~known | (budget == budget[known].max())
+    X, Y = data.X[rows], Y[rows]
+    merit = torch.where(Y.isfinite().all(-1), front_values(Y[:, :m]).sum(-1), torch.nan)
+    kept = choose_rows(merit, EXACT_ON_CUDA if X.is_cuda else EXACT_ON_CPU)
+    return X[kept], Y[kept]
+
+
 def _observed(data: Dataset) -> Tensor:  # (n, m + c)
     """The objectives, then the constraints' slacks where there are any; of infeasible rows too."""
     return data.Y if data.outcomes is None else data.outcomes
@@ -104,9 +116,8 @@ def _observed(data: Dataset) -> Tensor:  # (n, m + c)
 
 def _outcomes(data: Dataset) -> tuple[Tensor, Tensor, Tensor]:  # (n, d), (n, m + c), (c,)
     """The observed points, what the processes are told of them, and the constraints' thresholds."""
-    Y, m = _observed(data), data.Y.shape[1]
+    X, Y = rows_to_model(data, _observed(data))
+    m = data.Y.shape[1]
     C, thresholds = constraint_values(Y[:, m:])
     Z = torch.cat([front_values(Y[:, :m]), C], dim=-1)
-    merit = torch.where(Y.isfinite().all(-1), Z.sum(-1), torch.nan)
-    kept = choose_rows(merit, EXACT_ON_CUDA if Z.is_cuda else EXACT_ON_CPU)
-    return data.X[kept], Z[kept], thresholds
+    return X, Z, thresholds

@@ -1,6 +1,7 @@
 """What every suggester keeps: one suite for all of them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from gpbo.cube import is_new
 from gpbo.data import Dataset, to_dataset
 from gpbo.integrations.botorch import BotorchSuggester
+from gpbo.outcomes import parse_outcome_constraints
 from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
@@ -175,3 +177,17 @@ def test_several_objectives(suggester, space):
         data.X, torch.cat([data.Y, 1 - data.Y], -1), data.budget, pending=data.pending, number=data.number
     )
     assert suggester.suggest(both, space.cube, 1, 0).X.shape == (1, space.cube.d)
+
+
+@pytest.mark.parametrize("least", [-9.0, 0.5, 9.0])
+def test_outcome_constraints_that_all_some_or_no_trials_meet(suggester, space, least):
+    trials = [
+        replace(t, observations=tuple(replace(seen, outcomes={"t": k / 12}) for seen in t.observations))
+        for k, t in enumerate(trials_of(space, 12))
+    ]
+    bounds = parse_outcome_constraints(f"t >= {least}")
+    data = to_dataset(trials, space, [False], number=12, outcome_constraints=bounds, device="cpu")
+    X = suggester.suggest(data, space.cube, 2, 0).X
+    assert X.shape == (2, space.cube.d)
+    assert space.cube.feasible(X).all()
+    assert is_new(X, data.seen).all()

@@ -126,6 +126,18 @@ def test_a_batch_does_not_repeat_itself_nor_what_is_pending():
     assert torch.pdist(torch.cat([x[None], batch])).min() > 1e-2
 
 
+def test_only_the_largest_budget_is_modelled():
+    cube = SearchSpace(SQUARE).cube
+    X = cube.draw(15, torch.Generator().manual_seed(0))
+    Y = torch.stack([-((X - 0.2) ** 2).sum(-1), -((X - 0.8) ** 2).sum(-1)], dim=-1)
+    Y[10:] = 100.0 * X[10:]
+    budget = torch.where(torch.arange(15) < 10, 9.0, 1.0).double()
+    all_rows = MultiObjectiveSuggester().suggest(Dataset(X, Y, budget, X[:0], 15), cube, 1, 0)
+    without = MultiObjectiveSuggester().suggest(Dataset(X[:10], Y[:10], budget[:10], X[:0], 15), cube, 1, 0)
+    assert torch.equal(all_rows.X, without.X)
+    assert all_rows.info == without.info
+
+
 @pytest.mark.parametrize(
     ("m", "infeasible", "sources"),
     [
