@@ -158,7 +158,7 @@ def test_a_batch_is_jointly_as_good_as_one_that_is_searched_point_by_point(name,
 
 
 class Factors(TorchDispatchMode):
-    """The sizes of the matrices that are factorised or solved with; the optimiser's small batches left out."""
+    """The sizes of the matrices that are factorised or solved with, but for the optimiser's small batches."""
 
     def __init__(self):
         super().__init__()
