@@ -50,14 +50,14 @@ AcquisitionName = Literal["log_ei", "ei", "log_pi", "ucb"]
 BatchName = Literal["auto", "greedy", "joint", "thompson", "ucb_pe"]
 
 _INCUMBENTS = 5
-_CPU_EFFORT = Effort()
+_CPU_EFFORT = Effort(raw=512, perturbed=256, starts=10)  # for continuous spaces; others have more basins
 _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 _GREEDY = 128  # points; beyond, a greedy batch takes seconds and Thompson samples do as well
 _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
 _NOTHING_EXPECTED = math.log(0.01)  # log EI of standardised values: the known basin is searched
-_EXPLORE_BETA = 9.0  # of the UCB that then takes every other trial: three standard deviations
+_EXPLORE_BETA = 9.0  # of the UCB that then chooses the next trial: three standard deviations
 _COUNTED = 1000  # observations; beyond, the initial design is over whatever is distinct
 _RESTART_UNTIL = 64  # observations; up to here a warm fit is checked against a cold one
 
@@ -68,8 +68,8 @@ logger = logging.getLogger(__name__)
 class GPSuggester:
     """Proposes where a Gaussian process expects most.
 
-    With "log_ei", once an improvement by a hundredth of the values' standard deviation is not expected
-    anywhere, every other trial explores by an upper confidence bound instead (``info["explore"]``).
+    With "log_ei", once a trial was asked for with less than a hundredth of the values' standard deviation to
+    be gained (``info["log_ei"]``), the next one explores by an upper confidence bound (``info["explore"]``).
 
     Args:
         acquisition: "log_ei", "ei", "log_pi" or "ucb".
@@ -157,11 +157,11 @@ class GPSuggester:
             stream = derive(seed, data.number, batch)
             found = choose(gp, cube, n, incumbents=top, seen=data.seen, seed=stream)
         elif batch == "joint" and n > 1:
-            found = self._jointly(gp, best_f, cube, data.seen, top, n, seed, data.number)
+            found = self._jointly(gp, best_f, cube, data, top, n, seed)
         else:
-            found, explored = self._one_by_one(gp, best_f, cube, data.seen, top, n, seed, data.number)
-            if explored:
-                info["explore"] = explored
+            explore = n == 1 and self._is_exhausted(data.info.get("log_ei"))
+            found, notes = self._one_by_one(gp, best_f, cube, data, top, n, seed, explore=explore)
+            info |= notes
         if len(found) < n:
             draws = generator(seed, data.number, "rest")
             rest = new_draws(cube, torch.cat([data.seen, found]), n - len(found), draws)
@@ -196,10 +196,20 @@ class GPSuggester:
         return gp, info
 
     def _one_by_one(
-        self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int, number: int
-    ) -> tuple[Tensor, int]:  # (<= n, d)
-        """Points chosen in turn, each accounting for those before; and how many of them explore."""
-        scale, effort = gp.hypers.lengthscale, _GPU_EFFORT if seen.is_cuda else _CPU_EFFORT
+        self,
+        gp: GP,
+        best_f: float,
+        cube: Cube,
+        data: Dataset,
+        top: Tensor,
+        n: int,
+        seed: int,
+        *,
+        explore: bool,
+    ) -> tuple[Tensor, dict[str, Any]]:  # (<= n, d)
+        """Points chosen in turn, each accounting for those before; and what to note of them."""
+        seen, number, scale = data.seen, data.number, gp.hypers.lengthscale
+        effort = _GPU_EFFORT if seen.is_cuda else Effort() if cube.discrete else _CPU_EFFORT
         if n > 1 and self.pending != "fantasies":
             turns = Turns(
                 lambda best: self._acquisition(gp, best, seed).rule,
@@ -207,36 +217,36 @@ class GPSuggester:
                 other=ucb(gp, _EXPLORE_BETA).rule if self.acquisition == "log_ei" else None,
                 goes_by_other=lambda k, value: (number + k) % 2 == 0 and value < _NOTHING_EXPECTED,
             )
+            stream = derive(seed, number, "greedy")
             batch = partial(greedy_batch, gp, cube, n, turns, best_f=best_f, incumbents=top, seen=seen)
-            return batch(seed=derive(seed, number, "greedy"), effort=effort)
+            found, explored = batch(seed=stream, effort=effort)
+            return found, {"explore": explored} if explored else {}
         look = partial(maximize, cube=cube, incumbents=top, scale=scale, effort=effort)
-        found, explored = seen.new_empty(0, cube.d), 0
+        found, notes = seen.new_empty(0, cube.d), dict[str, Any]({"explore": 1} if explore else {})
         for k in range(n):
-            taken = torch.cat([seen, found])
             acquisition = self._acquisition(gp, best_f, derive(seed, number, "fantasies"))
-            x = look(acquisition, seen=taken, seed=derive(seed, number, "acquisition", k))
-            if x is not None and (number + k) % 2 == 0 and self._is_exhausted(acquisition, x):
-                x = look(ucb(gp, _EXPLORE_BETA), seen=taken, seed=derive(seed, number, "explore", k))
-                explored += 1
+            taken, stream = torch.cat([seen, found]), derive(seed, number, "acquisition", k)
+            x = look(ucb(gp, _EXPLORE_BETA) if explore else acquisition, seen=taken, seed=stream)
             if x is None:
                 break
             found = torch.cat([found, x.unsqueeze(0)])
+            if self.acquisition == "log_ei" and not explore:
+                notes["log_ei"] = float(acquisition.values(x.unsqueeze(0)))
             if k + 1 < n:
                 gp = with_pending(gp, x.unsqueeze(0), self.pending)
                 best_f = self._expected_best(gp, best_f, x.unsqueeze(0))
-        return found, explored
+        return found, notes
 
-    def _is_exhausted(self, acquisition: Analytic | Fantasies, x: Tensor) -> bool:
-        """Whether so little improvement is expected anywhere that every other trial should explore."""
-        if self.acquisition != "log_ei":
-            return False
-        return float(acquisition.values(x.unsqueeze(0))) < _NOTHING_EXPECTED
+    def _is_exhausted(self, log_ei: float | None) -> bool:
+        """Whether the last trial was asked for with so little expected that the next one should explore."""
+        return self.acquisition == "log_ei" and log_ei is not None and log_ei < _NOTHING_EXPECTED
 
     def _jointly(
-        self, gp: GP, best_f: float, cube: Cube, seen: Tensor, top: Tensor, n: int, seed: int, number: int
+        self, gp: GP, best_f: float, cube: Cube, data: Dataset, top: Tensor, n: int, seed: int
     ) -> Tensor:  # (<= n, d)
         """The greedy batch and random ones, climbed together; the best whose points are all allowed."""
-        greedy, _ = self._one_by_one(gp, best_f, cube, seen, top, n, seed, number)
+        seen, number = data.seen, data.number
+        greedy, _ = self._one_by_one(gp, best_f, cube, data, top, n, seed, explore=False)
         if len(greedy) < n:
             return greedy
         samples = base_samples(n, _JOINT_SAMPLES, derive(seed, number, "joint"), seen.device)

@@ -1,5 +1,6 @@
 import json
 import math
+from itertools import pairwise
 from statistics import median
 
 import pytest
@@ -430,3 +431,16 @@ def test_a_refit_that_promises_nothing_is_skipped_and_said_so():
     assert "refit" not in info
     assert again["refit"] == "skipped"
     assert again["hypers"]["lengthscale"] == pytest.approx(info["hypers"]["lengthscale"])
+
+
+def test_a_trial_explores_after_one_of_which_too_little_was_expected():
+    space = SearchSpace(x=Float(0, 1), y=Float(0, 1))
+    study = gpbo.Study(space, seed=0)
+    for _ in range(25):
+        trial = study.ask()
+        study.tell(trial, (trial.config["x"] - 0.3) ** 2 + (trial.config["y"] - 0.6) ** 2)
+    infos = [trial.info for trial in study.trials if trial.info["source"] == "gp"]
+    assert any("explore" in info for info in infos)  # or this test has not looked at anything
+    for before, after in pairwise(infos):
+        assert ("explore" in after) == (before.get("log_ei", 0.0) < math.log(0.01))
+        assert ("log_ei" in after) != ("explore" in after)
