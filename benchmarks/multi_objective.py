@@ -32,7 +32,6 @@ from benchmarks.run import parse_seeds
 from gpbo import Float, GPSuggester, RandomSuggester, SearchSpace, Study
 from gpbo.seeding import derive
 from gpbo.suggesters.base import Suggester
-from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
 
 _SMALLEST = 1e-5  # shortfall; below, logarithms are not taken
 
@@ -206,7 +205,6 @@ def _optuna(sampler: str) -> Callable[..., list[Results]]:
 PEERS: Mapping[str, Callable[[Problem, int, int], list[Results]]] = {
     "random": _gpbo(RandomSuggester),
     "gpbo": _gpbo(lambda: None),
-    "gpbo-ehvi": _gpbo(MultiObjectiveSuggester),
     "gpbo-parego": _gpbo(GPSuggester),
     "gpbo-botorch": _gpbo(_botorch_suggester),
     "botorch": _botorch,
