@@ -42,6 +42,7 @@ from gpbo.trial import Done, Observation, Resume, Start, State, Trial, Wait
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gpbo.data import Datasets
     from gpbo.suggesters.base import Suggester
 
 Direction = Literal["minimize", "maximize"]
@@ -118,6 +119,7 @@ class Study:
             )
         self._maximize: list[bool] = [direction == "maximize" for direction in self.directions]
         self._minimised: Minimised = Minimised(self._maximize)
+        self._datasets: Datasets | None = None  # made when first needed: it loads torch
         self._store: Store = open_store(store, name)
         self._stops: int = 0  # how often `stop` was called; a loop ends when one is added
         try:
@@ -500,18 +502,15 @@ class Study:
         return [(dict(config), {"source": "queue"}) for config in queue[used : used + 1]]
 
     def _suggest(self, trials: Sequence[Trial], n: int) -> list[_Chosen]:
-        from gpbo.data import to_dataset
+        from gpbo.data import Datasets
 
         if self._suggester is None:
             self._suggester = _default_suggester(len(self.directions), bool(self.outcome_constraints))
-        data = to_dataset(
-            trials,
-            self.space,
-            self._maximize,
-            number=len(trials),
-            outcome_constraints=self.outcome_constraints,
-            device=self.device,
-        )
+        if self._datasets is None:
+            self._datasets = Datasets(
+                self.space, self._maximize, self.outcome_constraints, device=self.device
+            )
+        data = self._datasets(trials, number=len(trials))
         suggestion = self._suggester.suggest(data, self.space.cube, n, self.seed)
         return [(config, dict(suggestion.info)) for config in self.space.decode(suggestion.X)]
 
