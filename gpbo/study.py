@@ -472,7 +472,7 @@ class Study:
                 old = trials[wish.number]
                 new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
                 return _lent(new) if self._store.swap(old, new) else None
-            if n_trials is not None and sum(t.is_own for t in trials) >= n_trials:
+            if n_trials is not None and len(trials) >= n_trials <= sum(t.is_own for t in trials):
                 return None
             added = self._add(trials, self._queued(trials) or self._suggest(trials, 1), wish, owner)
             return added[0] if added else None
