@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpbo.schedulers.asha import ASHA
     from gpbo.schedulers.hyperband import Hyperband, SuccessiveHalving
     from gpbo.schedulers.median import MedianStopping
+    from gpbo.simulation import Simulation, simulate
     from gpbo.space import SearchSpace
     from gpbo.study import Study
     from gpbo.suggesters.bayes import GPSuggester
@@ -40,11 +41,13 @@ _HOMES = {
     "Observation": "gpbo.trial",
     "RandomSuggester": "gpbo.suggesters.quasirandom",
     "SearchSpace": "gpbo.space",
+    "Simulation": "gpbo.simulation",
     "SobolSuggester": "gpbo.suggesters.quasirandom",
     "State": "gpbo.trial",
     "Study": "gpbo.study",
     "SuccessiveHalving": "gpbo.schedulers.hyperband",
     "Trial": "gpbo.trial",
+    "simulate": "gpbo.simulation",
 }
 
 __all__ = [
@@ -62,12 +65,14 @@ __all__ = [
     "Observation",
     "RandomSuggester",
     "SearchSpace",
+    "Simulation",
     "SobolSuggester",
     "State",
     "Study",
     "SuccessiveHalving",
     "Trial",
     "__version__",
+    "simulate",
 ]
 
 

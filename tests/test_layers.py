@@ -16,7 +16,7 @@ ROWS = [
     ["acquisition", "checkpoint", "data"],
     ["suggesters"],
     ["study"],
-    ["progress", "run"],
+    ["progress", "run", "simulation"],
     # The top uses the public names, `__init__`, as any user does.
     [
         *("__init__", "__main__", "analysis", "cli", "demo", "export", "integrations", "objective"),
