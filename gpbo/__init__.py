@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gpbo._version import __version__
 
 if TYPE_CHECKING:
+    from gpbo.checkpoint import Checkpoints
     from gpbo.errors import GpboError
+    from gpbo.job import Job
     from gpbo.parameters import Categorical, Float, Int
     from gpbo.schedulers.asha import ASHA
     from gpbo.schedulers.hyperband import Hyperband, SuccessiveHalving
@@ -30,12 +32,14 @@ _HOMES = {
     "ASHA": "gpbo.schedulers.asha",
     "BOHBSuggester": "gpbo.suggesters.density",
     "Categorical": "gpbo.parameters",
+    "Checkpoints": "gpbo.checkpoint",
     "Float": "gpbo.parameters",
     "GPSuggester": "gpbo.suggesters.bayes",
     "GpboError": "gpbo.errors",
     "GridSuggester": "gpbo.suggesters.grid",
     "Hyperband": "gpbo.schedulers.hyperband",
     "Int": "gpbo.parameters",
+    "Job": "gpbo.job",
     "MedianStopping": "gpbo.schedulers.median",
     "MultiObjectiveSuggester": "gpbo.suggesters.multi_objective",
     "Observation": "gpbo.trial",
@@ -54,12 +58,14 @@ __all__ = [
     "ASHA",
     "BOHBSuggester",
     "Categorical",
+    "Checkpoints",
     "Float",
     "GPSuggester",
     "GpboError",
     "GridSuggester",
     "Hyperband",
     "Int",
+    "Job",
     "MedianStopping",
     "MultiObjectiveSuggester",
     "Observation",
