@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from gpbo._version import __version__
 
 if TYPE_CHECKING:
+    from gpbo.checkpoint import Checkpoints
     from gpbo.errors import GpboError
+    from gpbo.job import Job
     from gpbo.parameters import Categorical, Float, Int
     from gpbo.schedulers.asha import ASHA
     from gpbo.schedulers.hyperband import Hyperband, SuccessiveHalving
     from gpbo.schedulers.median import MedianStopping
+    from gpbo.simulation import Simulation, simulate
     from gpbo.space import SearchSpace
     from gpbo.study import Study
     from gpbo.suggesters.bayes import GPSuggester
@@ -29,45 +32,53 @@ _HOMES = {
     "ASHA": "gpbo.schedulers.asha",
     "BOHBSuggester": "gpbo.suggesters.density",
     "Categorical": "gpbo.parameters",
+    "Checkpoints": "gpbo.checkpoint",
     "Float": "gpbo.parameters",
     "GPSuggester": "gpbo.suggesters.bayes",
     "GpboError": "gpbo.errors",
     "GridSuggester": "gpbo.suggesters.grid",
     "Hyperband": "gpbo.schedulers.hyperband",
     "Int": "gpbo.parameters",
+    "Job": "gpbo.job",
     "MedianStopping": "gpbo.schedulers.median",
     "MultiObjectiveSuggester": "gpbo.suggesters.multi_objective",
     "Observation": "gpbo.trial",
     "RandomSuggester": "gpbo.suggesters.quasirandom",
     "SearchSpace": "gpbo.space",
+    "Simulation": "gpbo.simulation",
     "SobolSuggester": "gpbo.suggesters.quasirandom",
     "State": "gpbo.trial",
     "Study": "gpbo.study",
     "SuccessiveHalving": "gpbo.schedulers.hyperband",
     "Trial": "gpbo.trial",
+    "simulate": "gpbo.simulation",
 }
 
 __all__ = [
     "ASHA",
     "BOHBSuggester",
     "Categorical",
+    "Checkpoints",
     "Float",
     "GPSuggester",
     "GpboError",
     "GridSuggester",
     "Hyperband",
     "Int",
+    "Job",
     "MedianStopping",
     "MultiObjectiveSuggester",
     "Observation",
     "RandomSuggester",
     "SearchSpace",
+    "Simulation",
     "SobolSuggester",
     "State",
     "Study",
     "SuccessiveHalving",
     "Trial",
     "__version__",
+    "simulate",
 ]
 
 

@@ -5,7 +5,8 @@ Values are turned to be maximized here, by the sign of `Observation.losses`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,11 @@ from torch import Tensor
 
 from gpbo.errors import SettingError
 from gpbo.outcomes import OutcomeConstraint
+from gpbo.schedulers.base import changed
 from gpbo.space import SearchSpace
 from gpbo.trial import State, Trial
+
+_OF_THE_LOOP = frozenset({"attempts", "run"})  # written on a trial by whoever runs it, not by its suggester
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,32 +87,103 @@ def to_dataset(
         outcome_constraints: What a trial must meet to be feasible.
         device: A torch device's name, or "auto".
     """
-    rows: list[tuple[Mapping[str, Any], tuple[float, ...], float]] = []
-    pending: list[Mapping[str, Any]] = []
-    m = len(maximize)
-    failed = (float("nan"),) * (m + len(outcome_constraints))
-    info: Mapping[str, Any] = {}
-    for trial in trials:
-        if trial.info.get("source") not in ("added", "queue"):
-            info = trial.info or info
-        if trial.state is State.RUNNING:
-            pending.append(trial.config)
+    return Datasets(space, maximize, outcome_constraints, device=device)(trials, number=number)
+
+
+class Datasets:
+    """`to_dataset` for one study: a pure function of the trials that reads only those that changed.
+
+    It keeps its last answer and returns a new one, so that threads may share it. Reading all of a thousand
+    trials takes ten times as long as everything else in asking for a random one.
+
+    Args:
+        space: The space the configs come from.
+        maximize: For each objective, whether larger is better.
+        outcome_constraints: What a trial must meet to be feasible.
+        device: A torch device's name, or "auto".
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        maximize: Sequence[bool],
+        outcome_constraints: Sequence[OutcomeConstraint] = (),
+        *,
+        device: str = "auto",
+    ) -> None:
+        self._space = space
+        self._maximize = tuple(maximize)
+        self._constraints = tuple(outcome_constraints)
+        self._device = device
+        empty = torch.empty(0, dtype=torch.float64)
+        self._last = _Memory(
+            (), self._space.encode([]), empty.reshape(0, 2 + len(self._unknown)), empty.long()
+        )
+
+    def __call__(self, trials: Sequence[Trial], *, number: int) -> Dataset:
+        """What is known when trial `number` is asked for, rows in the order of the trials."""
+        self._last = last = self._updated(self._last, tuple(trials))
+        to, m = choose_device(self._device), len(self._maximize)
+        Y = -last.rows[:, 1:-1].to(to)
+        infeasible = (Y[:, m:] < 0.0).any(-1, keepdim=True)
+        return Dataset(
+            X=last.X[last.rows[:, 0].long()].to(to),
+            Y=Y[:, :m].masked_fill(infeasible, torch.nan),
+            budget=last.rows[:, -1].to(to, copy=True),
+            pending=last.X[last.running].to(to),
+            number=number,
+            info=_latest_info(last.trials),
+            outcomes=Y if self._constraints else None,
+        )
+
+    def _updated(self, last: _Memory, trials: tuple[Trial, ...]) -> _Memory:
+        news = changed(last.trials, trials)
+        if not news:
+            return last
+        both = min(len(last.trials), len(trials))
+        same = next((i for i in news if i < both and last.trials[i].config != trials[i].config), both)
+        X = torch.cat([last.X[:same], self._space.encode([t.config for t in trials[same:]])])
+        now = [i for i in news if i < len(trials)]
+        new = [(i, *row) for i in now for row in self._seen(trials[i])]
+        rows = torch.cat(
+            [
+                last.rows[~torch.isin(last.rows[:, 0], torch.tensor(news, dtype=torch.float64))],
+                torch.tensor(new, dtype=torch.float64).reshape(-1, last.rows.shape[1]),
+            ]
+        )
+        running = {*last.running.tolist()} - {*news} | {i for i in now if trials[i].state is State.RUNNING}
+        return _Memory(
+            trials,
+            X,
+            rows[rows[:, 0].argsort(stable=True)],
+            torch.tensor(sorted(running), dtype=torch.long),
+        )
+
+    @property
+    def _unknown(self) -> tuple[float, ...]:
+        return (math.nan,) * (len(self._maximize) + len(self._constraints))
+
+    def _seen(self, trial: Trial) -> Iterator[tuple[float, ...]]:
         if trial.state is State.FAILED:
-            rows.append((trial.config, failed, float("nan") if trial.budget is None else trial.budget))
+            yield *self._unknown, math.nan if trial.budget is None else trial.budget
         for seen in trial.observations:
-            budget = float("nan") if seen.budget is None else seen.budget
-            excess = (-constraint.slack(seen.outcomes) for constraint in outcome_constraints)
-            rows.append((trial.config, (*seen.losses(maximize), *excess), budget))
-    to = choose_device(device)
-    losses = torch.tensor([row for _, row, _ in rows], dtype=torch.float64).reshape(-1, len(failed))
-    Y = -losses.to(to)
-    infeasible = (Y[:, m:] < 0.0).any(-1, keepdim=True)
-    return Dataset(
-        X=space.encode([config for config, _, _ in rows]).to(to),
-        Y=Y[:, :m].masked_fill(infeasible, torch.nan),
-        budget=torch.tensor([budget for _, _, budget in rows], dtype=torch.float64).to(to),
-        pending=space.encode(pending).to(to),
-        number=number,
-        info=info,
-        outcomes=Y if outcome_constraints else None,
-    )
+            excess = (-constraint.slack(seen.outcomes) for constraint in self._constraints)
+            budget = math.nan if seen.budget is None else seen.budget
+            yield *seen.losses(self._maximize), *excess, budget
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Memory:
+    """What `Datasets` made of the trials last."""
+
+    trials: tuple[Trial, ...]
+    X: Tensor  # (trials, d)
+    rows: Tensor  # (n, 1 + m + c + 1) whose, the losses, at which budget
+    running: Tensor  # (p,) positions
+
+
+def _latest_info(trials: Sequence[Trial]) -> Mapping[str, Any]:
+    """What the suggester wrote on the latest trial it proposed."""
+    own = (t.info for t in reversed(trials) if t.info.get("source") not in ("added", "queue"))
+    written = ({name: value for name, value in info.items() if name not in _OF_THE_LOOP} for info in own)
+    return next((info for info in written if info), {})

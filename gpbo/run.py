@@ -12,17 +12,19 @@ import math
 import reprlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gpbo.budgets import Budgets, open_shelf
 from gpbo.checks import finite, whole
 from gpbo.errors import NoResultError, ResultError, SettingError, StoreError, TrialStateError
 from gpbo.executors.base import Executor, Outcome
 from gpbo.executors.interrupts import Interrupts
 from gpbo.executors.local import InlineExecutor, ProcessExecutor
 from gpbo.executors.owner import RELEASED, is_gone, ownership
+from gpbo.job import Run
 from gpbo.progress import Progress
 from gpbo.trial import Observation, State, Trial
 
@@ -37,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 def run(
     study: Study,
-    objective: Callable[[dict[str, Any]], Any],
+    objective: Callable[..., Any],
     *,
     n_trials: int | None,
     workers: int,
@@ -47,16 +49,15 @@ def run(
     patience: int | None,
     trial_timeout: float | None,
     gpus_per_trial: int,
+    checkpoints: Any,
     progress: bool,
 ) -> None:
     """Nothing; evaluates trials as `Study.optimize` says."""
     if not callable(objective):
         raise SettingError(f"`objective` must be a function of a config, got {objective!r}.")
-    if study._scheduler.rungs:  # it would run in full, and be recorded as if it had run to a rung
-        raise SettingError(
-            "`optimize` cannot tell an objective its budget yet, so it takes no `scheduler`; call `ask` and "
-            "`tell` yourself: `trial.budget` says how far a trial may run."
-        )
+    has_budgets = bool(study._scheduler.rungs)
+    if checkpoints is not None and not has_budgets:
+        raise SettingError("`checkpoints` needs a scheduler with budgets, which pauses and resumes trials.")
     callbacks = _functions("callbacks", callbacks)
     workers = whole("workers", workers, low=1)
     gpus_per_trial = whole("gpus_per_trial", gpus_per_trial, low=0)
@@ -70,16 +71,23 @@ def run(
         interrupts.check()  # it may have come before, within an outer context
         owner = stack.enter_context(ownership())
         stack.callback(_release, study, owner)
+        budgets, hear, run_one = None, None, objective
+        if has_budgets:
+            budgets = Budgets(study, open_shelf(study, checkpoints), owner, interrupts)
+            hear, run_one = budgets.hear, Run(objective)
         executor: Executor = (
-            InlineExecutor(objective)
+            InlineExecutor(run_one, hear=hear)
             if inline
-            else ProcessExecutor(objective, workers, timeout=trial_timeout, gpus_per_trial=gpus_per_trial)
+            else ProcessExecutor(
+                run_one, workers, timeout=trial_timeout, gpus_per_trial=gpus_per_trial, hear=hear
+            )
         )
         stack.callback(executor.close)
-        bar = Progress(study, rules.n_trials, shown=progress)
+        # how many trials will finish is not known where some stay paused
+        bar = Progress(study, None if has_budgets else rules.n_trials, shown=progress)
         stack.callback(bar.close)
         stack.callback(interrupts.hold)
-        _Loop(study, executor, rules, owner, callbacks, bar, interrupts, inline).run()
+        _Loop(study, executor, rules, owner, callbacks, bar, interrupts, inline, budgets).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +123,24 @@ class _Loop:
     bar: Progress
     interrupts: Interrupts
     inline: bool
+    budgets: Budgets | None
 
     def run(self) -> None:
         """Start and collect trials until nothing runs and nothing may be started."""
         begun, lost = _take_over(self.study, self.owner)
-        self._announce(lost)
         running: set[int] = set()
-        n_started, may_ask = 0, True  # after an ask in vain, only a result can change the answer
+        self._tidy(running)
+        self._announce(lost)
+        started: set[int] = set()
+        may_ask = True  # after an ask in vain, only a result can change the answer
         while True:
             has_room = len(running) < self.executor.capacity
             trial = self._next(begun) if may_ask and has_room else None
             if trial is not None:
-                self.executor.submit(trial.number, trial.config)
+                given = trial.config if self.budgets is None else self.budgets.given(trial)
+                self.executor.submit(trial.number, given)
                 running.add(trial.number)
-                n_started += 1
+                started.add(trial.number)
                 self.bar.show(len(running))
             elif has_room:
                 may_ask = False
@@ -137,10 +149,15 @@ class _Loop:
             outcomes = self._poll(0.0 if may_ask and len(running) < self.executor.capacity else _TICK)
             may_ask = may_ask or bool(outcomes)
             running -= {outcome.number for outcome in outcomes}
-            self._announce(_record_all(self.study, outcomes), len(running))
+            recorded = _record_all(self._record, outcomes)
+            if self.budgets is not None and self.budgets.unstored is not None:
+                raise self.budgets.unstored
+            if outcomes:
+                self._tidy(running)
+            self._announce(recorded, len(running))
             self.interrupts.check()
-        why = self._why() if n_started else "nothing is left to do"
-        trials = "1 trial was" if n_started == 1 else f"{n_started} trials were"
+        why = self._why() if started else "nothing is left to do"
+        trials = "1 trial was" if len(started) == 1 else f"{len(started)} trials were"
         logger.info("study %r: %s; %s run.", self.study.name, why, trials)
 
     def _why(self) -> str:
@@ -165,6 +182,13 @@ class _Loop:
         # their results is lost on the way.
         with self.interrupts.at_once() if self.inline else nullcontext():
             return self.executor.poll(timeout)
+
+    def _record(self, outcome: Outcome) -> Trial | None:
+        return _record(self.study, outcome) if self.budgets is None else self.budgets.record(outcome)
+
+    def _tidy(self, running: Collection[int]) -> None:
+        if self.budgets is not None:
+            self.budgets.tidy(running)
 
     def _announce(self, trials: Sequence[Trial], n_running: int = 0) -> None:
         self.bar.show(n_running)
@@ -196,7 +220,7 @@ def _take_over(study: Study, owner: str) -> tuple[deque[Trial], list[Trial]]:
     return taken, failed
 
 
-def _record_all(study: Study, outcomes: Sequence[Outcome]) -> list[Trial]:
+def _record_all(record: Callable[[Outcome], Trial | None], outcomes: Sequence[Outcome]) -> list[Trial]:
     """The trials with what came of them.
 
     Raises:
@@ -205,7 +229,7 @@ def _record_all(study: Study, outcomes: Sequence[Outcome]) -> list[Trial]:
     recorded = []
     for k, outcome in enumerate(outcomes):
         try:
-            recorded.append(_record(study, outcome))
+            recorded.append(record(outcome))
         except StoreError as error:
             lost = ", ".join(_described(one) for one in outcomes[k:])
             raise StoreError(f"{lost} could not be stored: {error}") from error

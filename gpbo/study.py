@@ -42,6 +42,8 @@ from gpbo.trial import Done, Observation, Resume, Start, State, Trial, Wait
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gpbo.checkpoint import Checkpoints
+    from gpbo.data import Datasets
     from gpbo.suggesters.base import Suggester
 
 Direction = Literal["minimize", "maximize"]
@@ -118,6 +120,7 @@ class Study:
             )
         self._maximize: list[bool] = [direction == "maximize" for direction in self.directions]
         self._minimised: Minimised = Minimised(self._maximize)
+        self._datasets: Datasets | None = None  # made when first needed: it loads torch
         self._store: Store = open_store(store, name)
         self._stops: int = 0  # how often `stop` was called; a loop ends when one is added
         try:
@@ -233,6 +236,19 @@ class Study:
             ResultError: if `value` is not a number for each objective, `outcomes` not one for each name, or
                 `budget` is not one at which the scheduler expects a report; the trial stays as it is.
         """
+        return self._tell(trial, value, outcomes=outcomes, budget=budget, seconds=seconds)
+
+    def _tell(
+        self,
+        trial: Trial | int,
+        value: Any,
+        *,
+        outcomes: Mapping[str, Any] | None,
+        budget: float | None,
+        seconds: float | None,
+        noted: Callable[[Trial], Trial] = lambda trial: trial,
+    ) -> Trial:
+        """As `tell`; `noted` writes on the trial, in the same step, what the loop wants to be remembered."""
         values, measured = self._values(value), self._measured(outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
@@ -244,8 +260,10 @@ class Study:
             budget = trial.budget  # what it was given when asked for: it may have been promoted since
 
         def told(now: Trial) -> Trial:
+            now = noted(now)
             if bad:
-                return _failed(now, f"the objective's {bad}")
+                at = now.budget if budget is None else budget
+                return _failed(now, f"the objective's {bad}{f' at budget {at}' if rungs else ''}")
             spent = report_budget(now, budget, rungs) if rungs else budget
             seen = Observation(values, now.budget if spent is None else spent, seconds, measured)
             new = replace(now, observations=(*now.observations, seen))
@@ -397,7 +415,7 @@ class Study:
 
     def optimize(
         self,
-        objective: Callable[[Config], Any],
+        objective: Callable[..., Any],
         n_trials: int | None = None,
         *,
         workers: int = 1,
@@ -407,6 +425,7 @@ class Study:
         patience: int | None = None,
         trial_timeout: float | None = None,
         gpus_per_trial: int = 1,
+        checkpoints: Checkpoints | str | Path | None = None,
         progress: bool = True,
     ) -> Study:
         """Evaluate `objective` on one config after another until a stop rule holds; this study.
@@ -415,10 +434,17 @@ class Study:
         failed, and the study goes on. When a stop rule comes true, what runs is finished first. After
         Ctrl-C, or a crash, the same call goes on where it stopped.
 
+        With a scheduler that has budgets the objective takes a `Job`: it trains up to ``job.budget`` and
+        reports on its way, and what it saved when it was paused is there when it is resumed. The decisions
+        are those of `ask` and `tell`. It may also be a function of a config and a budget, which is called
+        anew for every budget its trial reaches.
+
         Args:
             objective: Takes a config and returns a number, or a sequence of them for several objectives;
-                under outcome constraints a pair of that and a dictionary of the outcomes.
-            n_trials: Stop when the study holds so many trials of its own, earlier ones included.
+                under outcome constraints a pair of that and a dictionary of the outcomes. With budgets it
+                takes a `Job`, or a config and a budget.
+            n_trials: Stop when the study holds so many trials of its own, earlier ones included; with
+                budgets, when none of them is to go on either.
             workers: How many processes evaluate; 1 without `trial_timeout` evaluates in this process.
             timeout: Start nothing more after so many seconds.
             callbacks: Each called as ``callback(study, trial)`` after every finished trial.
@@ -426,11 +452,12 @@ class Study:
             patience: Stop when so many finished trials in a row have not improved the best value.
             trial_timeout: Stop and fail a trial after so many seconds.
             gpus_per_trial: How many of the machine's GPUs each worker is given, where there are any.
+            checkpoints: Where trials with budgets keep what they need to go on, or the whole `Checkpoints`
+                settings; by default beside the study's file, or in a temporary directory where it has none.
             progress: Whether to show a bar in a terminal or in Jupyter; it is never shown in a log.
 
         Raises:
-            SettingError: if an argument breaks its rule, no stop rule is given for an endless space, or the
-                study has a scheduler with budgets, of which the objective would not know.
+            SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
             ObjectiveError: if the objective cannot be sent to worker processes, or not loaded there.
             StoreError: if the store cannot be written; it names the values that were not stored.
         """
@@ -447,6 +474,7 @@ class Study:
             patience=patience,
             trial_timeout=trial_timeout,
             gpus_per_trial=gpus_per_trial,
+            checkpoints=checkpoints,
             progress=progress,
         )
         return self
@@ -470,7 +498,7 @@ class Study:
                 old = trials[wish.number]
                 new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
                 return _lent(new) if self._store.swap(old, new) else None
-            if n_trials is not None and sum(t.is_own for t in trials) >= n_trials:
+            if n_trials is not None and len(trials) >= n_trials <= sum(t.is_own for t in trials):
                 return None
             added = self._add(trials, self._queued(trials) or self._suggest(trials, 1), wish, owner)
             return added[0] if added else None
@@ -500,18 +528,15 @@ class Study:
         return [(dict(config), {"source": "queue"}) for config in queue[used : used + 1]]
 
     def _suggest(self, trials: Sequence[Trial], n: int) -> list[_Chosen]:
-        from gpbo.data import to_dataset
+        from gpbo.data import Datasets
 
         if self._suggester is None:
             self._suggester = _default_suggester(len(self.directions), bool(self.outcome_constraints))
-        data = to_dataset(
-            trials,
-            self.space,
-            self._maximize,
-            number=len(trials),
-            outcome_constraints=self.outcome_constraints,
-            device=self.device,
-        )
+        if self._datasets is None:
+            self._datasets = Datasets(
+                self.space, self._maximize, self.outcome_constraints, device=self.device
+            )
+        data = self._datasets(trials, number=len(trials))
         suggestion = self._suggester.suggest(data, self.space.cube, n, self.seed)
         return [(config, dict(suggestion.info)) for config in self.space.decode(suggestion.X)]
 

@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gpbo.data import choose_device, to_dataset
+from gpbo.data import Datasets, choose_device, to_dataset
 from gpbo.errors import SettingError
 from gpbo.outcomes import parse_outcome_constraints
 from gpbo.space import Categorical, Float, SearchSpace
@@ -91,3 +93,62 @@ def test_a_device_that_does_not_exist_is_refused(name):
 def test_a_device_that_is_no_name_is_refused():
     with pytest.raises(SettingError, match=r"`device` must be the name of a device, got None"):
         choose_device(None)
+
+
+def same(one, two):
+    for name in ("X", "Y", "budget", "pending"):
+        a, b = getattr(one, name), getattr(two, name)
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+        assert a.is_contiguous()
+    assert (one.number, one.info) == (two.number, two.info)
+
+
+@st.composite
+def histories(draw):
+    """Trials as a study would hold them one after another; now and then another study's."""
+    trials, history = [], []
+    for _ in range(draw(st.integers(1, 12))):
+        for _ in range(draw(st.integers(0, 3))):
+            config = {"x": draw(st.floats(0, 1)), "c": draw(st.sampled_from("ab"))}
+            info = draw(st.sampled_from([{}, {"source": "gp", "k": len(trials)}, {"source": "added"}]))
+            trials.append(Trial(len(trials), config, info=info))
+        for i in draw(st.sets(st.sampled_from(range(len(trials))))) if trials else ():
+            seen = tuple(Observation((float(i), 2.0), float(k)) for k in range(draw(st.integers(0, 3))))
+            state = draw(st.sampled_from(list(State)))
+            trials[i] = Trial(i, trials[i].config, state, 3.0, None, seen, info=trials[i].info)
+        if draw(st.integers(0, 9)) == 0:
+            trials = trials[: draw(st.integers(0, len(trials)))]
+        history.append(tuple(trials))
+    return history
+
+
+@given(histories())
+def test_reading_only_what_changed_changes_nothing(history):
+    datasets = Datasets(SPACE, [False, True], device="cpu")
+    for trials in history:
+        same(
+            datasets(trials, number=len(trials)),
+            to_dataset(trials, SPACE, [False, True], number=len(trials), device="cpu"),
+        )
+
+
+def test_an_answer_is_not_written_into_later():
+    datasets = Datasets(SPACE, [False, True], device="cpu")
+    first = datasets(TRIALS[:3], number=3)
+    kept = to_dataset(TRIALS[:3], SPACE, [False, True], number=3, device="cpu")
+    datasets(TRIALS, number=5)
+    same(first, kept)
+
+
+def test_only_new_configs_are_encoded(monkeypatch):
+    encoded = []
+    encode = SearchSpace.encode
+    monkeypatch.setattr(
+        SearchSpace, "encode", lambda self, configs: encoded.extend(configs) or encode(self, configs)
+    )
+    datasets = Datasets(SPACE, [False, True], device="cpu")
+    for n in range(len(TRIALS) + 1):
+        datasets(TRIALS[:n], number=n)
+    changed = [*TRIALS[:2], Trial(2, TRIALS[2].config, State.PAUSED), *TRIALS[3:]]
+    datasets(changed, number=5)
+    assert encoded == [trial.config for trial in TRIALS]

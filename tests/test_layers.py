@@ -13,10 +13,10 @@ ROWS = [
     ["_version", "checks", "errors", "seeding"],
     ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "trial"],
     ["executors", "gp", "schedulers", "space", "stores"],
-    ["acquisition", "checkpoint", "data"],
+    ["acquisition", "checkpoint", "data", "job"],
     ["suggesters"],
     ["study"],
-    ["progress", "run"],
+    ["budgets", "progress", "run", "simulation"],
     # The top uses the public names, `__init__`, as any user does.
     [
         *("__init__", "__main__", "analysis", "cli", "demo", "export", "integrations", "objective"),
@@ -48,8 +48,8 @@ THIRD_PARTIES = {
     "sklearn": {"demo"},
     "sqlalchemy": {"stores"},
     "torch": {
-        *("acquisition", "cube", "data", "demo", "gp", "integrations", "kernels", "numerics", "seeding"),
-        *("space", "suggesters"),
+        *("acquisition", "cube", "data", "demo", "gp", "integrations", "job", "kernels", "numerics"),
+        *("seeding", "space", "suggesters"),
     },
     "tqdm": {"progress"},
     "triton": {"kernels"},
@@ -58,7 +58,7 @@ THIRD_PARTIES = {
 }
 
 # So that `gpbo --help`, a worker and a scheduler start fast: torch takes two seconds.
-TORCH_WHEN_CALLED = {"demo", "seeding", "space"}
+TORCH_WHEN_CALLED = {"demo", "job", "seeding", "space"}
 
 
 def modules():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,16 +16,39 @@ class Outcome:
         value: What the objective returned, whatever that is; meaningless with an error.
         error: Why there is no value, with the traceback where there is one; None on success.
         seconds: How long it ran.
+        lost: Whether the process that ran it died, which need not be the objective's fault.
     """
 
     number: int
     value: Any = None
     error: str | None = None
     seconds: float = 0.0
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a run says before it ends.
+
+    Attributes:
+        number: The trial's number.
+        content: Whatever the objective sent.
+    """
+
+    number: int
+    content: Any
+
+
+Hear = Callable[[int, Any], Any]
+"""What answers the messages of runs: takes a trial's number and what its objective sent; must not raise."""
 
 
 class Executor(Protocol):
-    """Runs one objective on many configs. A failing run never raises; it becomes an outcome."""
+    """Runs one objective on many configs. A failing run never raises; it becomes an outcome.
+
+    An executor that was made with a `Hear` calls the objective with a second argument, a function that sends
+    a message and returns the answer. Messages are answered within `poll`.
+    """
 
     @property
     def capacity(self) -> int:

@@ -77,6 +77,17 @@ class Interrupts:
             self._at_once = False
         self.check()
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within `at_once`, a context in which a signal is noted, and raised at its end; for a few writes."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+        if before:
+            self.check()
+
     def hold(self) -> None:
         """From now on let nothing interrupt, for clean-up."""
         self._held = True

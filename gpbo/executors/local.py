@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
 import cloudpickle  # type: ignore[import-untyped]
 
 from gpbo.errors import ObjectiveError, SettingError
-from gpbo.executors.base import Outcome
+from gpbo.executors.base import Hear, Message, Outcome
 from gpbo.executors.devices import assign_gpus, usable_cores, visible_gpus, worker_environ
 from gpbo.executors.interrupts import signal_name
 from gpbo.executors.worker import READY, evaluate
@@ -36,10 +37,16 @@ _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from gpbo.executors.worker i
 
 @final
 class InlineExecutor:
-    """Runs the objective in this process, within `poll`; KeyboardInterrupt passes through."""
+    """Runs the objective in this process, within `poll`; KeyboardInterrupt passes through.
 
-    def __init__(self, objective: Callable[[dict[str, Any]], Any]) -> None:
+    Args:
+        objective: What is run.
+        hear: What answers its messages; None for an objective that sends none.
+    """
+
+    def __init__(self, objective: Callable[..., Any], *, hear: Hear | None = None) -> None:
         self._objective = objective
+        self._hear = hear
         self._submitted: tuple[int, Mapping[str, Any]] | None = None
 
     @property
@@ -56,7 +63,8 @@ class InlineExecutor:
         if self._submitted is None:
             return []
         (number, config), self._submitted = self._submitted, None
-        return [evaluate(self._objective, number, config, through=KeyboardInterrupt)]
+        send = None if self._hear is None else partial(self._hear, number)
+        return [evaluate(self._objective, number, config, send=send, through=KeyboardInterrupt)]
 
     def cancel(self, number: int) -> None:
         """Forget the run if it has not begun."""
@@ -96,6 +104,7 @@ class ProcessExecutor:
         workers: How many runs at the same time.
         timeout: A run is killed, with all processes it has started, after so many seconds.
         gpus_per_trial: How many of the visible GPUs each worker sees; with 0 it sees none.
+        hear: What answers the objective's messages; None for an objective that sends none.
 
     Raises:
         ObjectiveError: if the objective cannot be pickled.
@@ -104,23 +113,25 @@ class ProcessExecutor:
 
     def __init__(
         self,
-        objective: Callable[[dict[str, Any]], Any],
+        objective: Callable[..., Any],
         workers: int,
         *,
         timeout: float | None = None,
         gpus_per_trial: int = 1,
+        hear: Hear | None = None,
     ) -> None:
         if not hasattr(os, "killpg"):
             raise SettingError(
                 "`workers` > 1 and `trial_timeout` need Linux or macOS; leave them out on this platform."
             )
         try:
-            self._objective: bytes = cloudpickle.dumps(objective)
+            self._objective: bytes = cloudpickle.dumps((objective, hear is not None))
         except Exception as error:
             raise ObjectiveError(
                 f"the objective cannot be sent to worker processes: {error}. Create what it holds within "
                 "it, or leave out `workers` and `trial_timeout` to run it in this process."
             ) from error
+        self._answer = hear
         self._timeout = timeout
         gpus = assign_gpus(visible_gpus(os.environ), workers, gpus_per_trial)
         cores = usable_cores()
@@ -230,12 +241,17 @@ class ProcessExecutor:
             return None
         if not worker.ready:
             return self._end(worker, f"a worker could not load the objective:\n{message.decode()}")
-        number, worker.number = worker.number, None
+        number = worker.number or 0
         try:
-            outcome: Outcome = pickle.loads(message)
+            said: Outcome | Message = pickle.loads(message)
         except Exception as error:
-            return Outcome(number or 0, error=f"the objective's result could not be read: {error}")
-        return outcome
+            return self._end(worker, f"the objective's result could not be read: {error}")
+        if isinstance(said, Message):
+            assert self._answer is not None  # without it, no objective is given anything to send with
+            self._send(worker, self._answer(number, said.content))
+            return None
+        worker.number = None
+        return said
 
     def _bury(self, worker: _Worker) -> Outcome:
         """The outcome of a run whose worker has died."""
@@ -250,9 +266,9 @@ class ProcessExecutor:
         else:
             how = f"ended with exit code {code}"
         doing = "while running the objective" if worker.ready else "before it could start"
-        return self._end(worker, f"the worker process {how} {doing}.")
+        return self._end(worker, f"the worker process {how} {doing}.", lost=True)
 
-    def _end(self, worker: _Worker, reason: str) -> Outcome:
+    def _end(self, worker: _Worker, reason: str, *, lost: bool = False) -> Outcome:
         """The outcome of a run that its worker does not survive.
 
         Raises:
@@ -262,7 +278,7 @@ class ProcessExecutor:
         self._discard(worker)
         if not self._ever_ready:
             raise ObjectiveError(f"the objective was not run: {reason}")
-        return Outcome(number, error=reason, seconds=seconds)
+        return Outcome(number, error=reason, seconds=seconds, lost=lost)
 
     def _exceeded_limit(self, worker: _Worker) -> float | None:
         """The limit, in seconds, that the worker's run is over, or None."""

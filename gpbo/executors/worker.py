@@ -2,8 +2,9 @@
 
 The driver starts ``main`` in a new interpreter with one end of a socket as standard input. First come the
 script's arguments and the objective, then a number and a config for each run; ``READY`` and one pickled
-`Outcome` a run go back. The user's script is never imported here: cloudpickle ships what ``__main__``
-defines by value, so a script needs no ``if __name__ == "__main__"``.
+`Outcome` a run go back, and before it any `Message` of the run, each of which is answered. The user's script
+is never imported here: cloudpickle ships what ``__main__`` defines by value, so a script needs no
+``if __name__ == "__main__"``.
 """
 
 from __future__ import annotations
@@ -17,31 +18,34 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from gpbo.executors.base import Outcome
+from gpbo.executors.base import Message, Outcome
 
 READY = b"ready"
 
 
 def evaluate(
-    objective: Callable[[dict[str, Any]], Any],
+    objective: Callable[..., Any],
     number: int,
     config: Mapping[str, Any],
     *,
+    send: Callable[[Any], Any] | None = None,
     through: type[BaseException] | tuple[()] = (),
 ) -> Outcome:
     """What `objective` returned on a copy of `config`, or the traceback of what it raised.
 
-    SystemExit is a failure like any other; only exceptions of the type `through` are let through.
+    With `send`, the objective is given that as well. SystemExit is a failure like any other; only exceptions
+    of the type `through` are let through.
     """
     started = time.monotonic()
     try:
-        value = objective(dict(config))
+        value = objective(dict(config)) if send is None else objective(dict(config), send)
     except through:
         raise
     except BaseException as error:
@@ -59,13 +63,15 @@ def main() -> None:
     threading.Thread(target=_listen, args=(channel, requests), daemon=True).start()
     sys.argv[:] = requests.get()
     try:
-        objective = pickle.loads(requests.get())
+        objective, is_heard = pickle.loads(requests.get())
     except BaseException as error:
         _send(channel, _traceback(error).encode())
         return
     _send(channel, READY)
     while (request := requests.get()) is not None:
-        outcome = evaluate(objective, *request)
+        number, config = request
+        ask = partial(_ask, channel, requests, number) if is_heard else None
+        outcome = evaluate(objective, number, config, send=ask)
         for stream in (sys.stdout, sys.stderr):  # into a file they are buffered, and this process lives on
             if stream is not None and not stream.closed:
                 stream.flush()
@@ -79,6 +85,12 @@ def _listen(channel: Connection[Any, Any], requests: SimpleQueue[Any]) -> None:
             requests.put(channel.recv())
         except (EOFError, OSError):
             os.killpg(0, signal.SIGKILL)
+
+
+def _ask(channel: Connection[Any, Any], requests: SimpleQueue[Any], number: int, content: Any) -> Any:
+    """The driver's answer to a message of the run."""
+    _send(channel, cloudpickle.dumps(Message(number, content)))
+    return requests.get()  # while a run is under way, the driver sends nothing but answers
 
 
 def _send(channel: Connection[Any, Any], message: bytes) -> None:

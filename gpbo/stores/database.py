@@ -49,6 +49,7 @@ class Database:
 
     def __init__(self, place: Place, *, create: bool) -> None:
         self.label = place.label
+        self.path = place.path
         self._place = place
         self._turn = threading.RLock()
         self._engine = _engine(place)

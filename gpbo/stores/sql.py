@@ -71,6 +71,11 @@ class SQLStore:
         self._meta = _Meta(self._database, self._study)
 
     @property
+    def path(self) -> Path | None:
+        """The SQLite file, or None for a server; checkpoints are kept beside it."""
+        return self._database.path
+
+    @property
     def meta(self) -> MutableMapping[str, Any]:
         """Named JSON values of the study."""
         return self._meta
