@@ -227,9 +227,18 @@ def _begin(plan: Plan) -> None:
     global _plan
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(plan.threads)
     _plan = plan
     _problems.update({problem.name: problem for problem in all_problems(plan.data)})
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent was killed, which nobody tells a process that is at work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_here(problem: str, peer: str, seed: int) -> records.Record:

@@ -1,4 +1,10 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +155,44 @@ def test_a_process_that_dies_is_a_line_and_is_replaced():
     assert records.key_of(dead) == plan.key("synthetic/branin-2", "random", 0)
     assert alive["error"] is None
     assert "the process died" in run._summary(dead)
+
+
+ORPHAN = """
+import os, sys
+from benchmarks import run
+
+if __name__ == "__main__":
+    plan = run.Plan(data=None, evaluations=1, device="cpu", shared_initial=False, threads=1)
+    worker = run.Worker(plan)
+    print(worker._pool.submit(os.getpid).result(), flush=True)
+    worker.run("synthetic/branin-2", "no such peer", 0)
+    worker._pool.submit(__import__("time").sleep, 600)
+    print("busy", flush=True)
+    __import__("time").sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for the process in /proc")
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "busy\n"
+        parent.kill()
+    for _ in range(200):
+        if not is_alive(pid):
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent by 20 seconds")
+
+
+def is_alive(pid):
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "zombie" not in status.read_text()
