@@ -5,6 +5,8 @@ that were ever there, promoted ones included; counting only those still waiting 
 Stopping runs trials on and ends those outside that share: for objectives that cannot pause. It depends more
 on the order of arrival, since the first trials at a rung have nothing to be compared with; a trial that
 slipped through is compared at its earlier rungs again at each later one.
+
+Audits send a few trials on whatever their values (audit.py); they come on top of the best share.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from gpbo.checks import finite
 from gpbo.errors import SettingError
+from gpbo.schedulers.audit import audit_chance, is_audited
 from gpbo.schedulers.rungs import (
     INTERRUPTED,
     RUNNING,
@@ -45,6 +49,8 @@ class ASHA:
         stopping: Whether trials run on and are stopped, rather than pause and are resumed.
         delay: Whether to promote only while at most 1 / reduction_factor of a rung's trials have been
             (delayed promotion, Li et al. 2022); None does so from 8 workers up.
+        audit: How many of the trials that are sent on, as a share up to 1/2, are ones that would not be;
+            `Study.diagnose` needs some (0.05) to say how often good trials are stopped.
 
     Attributes:
         rungs: The budgets at which trials are compared.
@@ -59,6 +65,7 @@ class ASHA:
     budgets: Sequence[float] | None = field(default=None, kw_only=True)
     stopping: bool = field(default=False, kw_only=True)
     delay: bool | None = field(default=None, kw_only=True)
+    audit: float = field(default=0.0, kw_only=True)
     rungs: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _eta: Fraction = field(init=False, repr=False, compare=False)
     _index: dict[float, int] = field(init=False, repr=False, compare=False)
@@ -69,6 +76,7 @@ class ASHA:
             raise SettingError(f"`stopping` must be True or False, got {self.stopping!r}.")
         if self.delay is not None and not isinstance(self.delay, bool):
             raise SettingError(f"`delay` must be True, False or None, got {self.delay!r}.")
+        finite("audit", self.audit, low=0, high=0.5)
         if self.budgets is None:
             rungs = rung_budgets(self.min_budget, self.max_budget, self.reduction_factor)
         else:
@@ -92,6 +100,8 @@ class ASHA:
         delay = len(board.get(RUNNING, ())) + 1 >= _DELAY_FROM if self.delay is None else self.delay
         for k in reversed(range(len(self.rungs) - 1)):
             number = self._promotable(board, k, delay)
+            if number is None:
+                number = next((i for _, i in board.get(("audit", 0, k), ())), None)
             if number is not None:
                 return Resume(number, self.rungs[k + 1])
         return Start(self.rungs[0])
@@ -105,16 +115,31 @@ class ASHA:
         if self.stopping:
             if spent not in self._index:
                 return State.RUNNING
-            stays = self._stays(self._standings(trials, self._places), trial)
+            board = self._standings(trials, self._places)
+            stays = self.audits(number, self._index[spent]) or self._stays(board, trial)
             return State.RUNNING if stays else State.STOPPED
         return State.PAUSED if trial.budget is None or spent >= trial.budget else State.RUNNING
 
+    def audits(self, number: int, rung: int) -> bool:
+        """Whether a trial is sent on from the rung of this index, 0 for the lowest, whatever its value."""
+        return self.audit > 0 and is_audited(number, rung, audit_chance(self.audit, float(self._eta)))
+
     def _places(self, trial: Trial) -> dict[Place, float]:
-        return places(trial, self._index)
+        """Its places; besides, where it waits for its audit, and from where it was sent on by one."""
+        found = places(trial, self._index)
+        if self.audit > 0:
+            names = {"waiting": "audit", "promoted": "audited"}
+            found |= {
+                (names[what], bracket, k): 0.0
+                for what, bracket, k in found
+                if what in names and self.audits(trial.number, int(k))
+            }
+        return found
 
     def _promotable(self, board: Board, rung: int, delay: bool) -> int | None:
         n = quota(len(board.get(("finished", 0, rung), ())), self._eta)
-        if delay and len(board.get(("promoted", 0, rung), ())) >= n:
+        promoted = len(board.get(("promoted", 0, rung), ())) - len(board.get(("audited", 0, rung), ()))
+        if delay and promoted >= n:
             return None
         return best_waiting(board, 0, rung, n)
 

@@ -21,6 +21,8 @@ MAKERS = {
     "ASHA": lambda: ASHA(1, 9, 3),
     "ASHA delayed": lambda: ASHA(1, 9, 3, delay=True),
     "ASHA stopping": lambda: ASHA(1, 9, 3, stopping=True),
+    "ASHA audited": lambda: ASHA(1, 9, 3, audit=0.3),
+    "ASHA stopping audited": lambda: ASHA(1, 9, 3, stopping=True, audit=0.3),
     "ASHA given rungs": lambda: ASHA(budgets=(0.5, 2, 5)),
     "Hyperband": lambda: Hyperband(1, 9, 3),
     "SuccessiveHalving": lambda: SuccessiveHalving(1, 9, 3),
