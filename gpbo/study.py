@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from gpbo.checkpoint import Checkpoints
     from gpbo.data import Datasets
+    from gpbo.diagnostics import Diagnosis
     from gpbo.suggesters.base import Suggester
 
 Direction = Literal["minimize", "maximize"]
@@ -376,6 +377,16 @@ class Study:
             if not any(all(a <= b for a, b in zip(other, loss, strict=True)) for other in front):
                 front.add(loss)
         return [t for t, loss in zip(complete, losses, strict=True) if loss in front]
+
+    def diagnose(self) -> Diagnosis:
+        """How well results at low budgets foretell those at the full one, and what to change; print it.
+
+        It says for each rung whether the order of trials is kept at the next, how often good trials are
+        stopped, and with which values of a parameter trials start slowly.
+        """
+        from gpbo.diagnostics import diagnose
+
+        return diagnose(self.trials, self.space, self._scheduler, self._maximize, seed=self.seed)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a trial: its number, state, value(s), budget, times, ``config.*`` columns and error.
