@@ -3,8 +3,8 @@
 At every pair of neighbouring rungs, the trials seen at both are ranked at both. Those that were sent on for
 their values are the best of the lower rung, and among the best alone the order of two rungs agrees less than
 among all; so agreement is estimated only where audits (schedulers/audit.py) sent on some of the others,
-each trial weighted by how many of the lower rung it stands for (Horvitz and Thompson 1952). Intervals are the
-middle 90 % of a bootstrap within the two groups.
+each trial weighted by how many of the lower rung it stands for (Horvitz and Thompson 1952). Intervals hold
+90 %: of a bootstrap within the two groups, and of shares Wilson's, over the audits.
 
 Notation: x, y (n,) the places of the n trials at the lower and the upper rung, smaller is better; W (b, n)
 weights, one row per resample.
@@ -31,6 +31,7 @@ _PERMUTATIONS = 1999
 _MOST = 1000  # trials per pair of rungs, the latest: every two of them are compared
 _FEWEST = 12  # trials at both rungs, below which nothing is said
 _FEWEST_AUDITS = 5
+_NORMAL_95 = 1.6448536269514722  # the normal distribution's 95 % point
 _LOW_TAU = 0.3  # a rung whose tau is surely below this misleads
 _HIGH_TAU = 0.7  # a lowest rung whose tau is surely above this may be cheaper still
 _FALSE_DISCOVERIES = 0.05
@@ -120,7 +121,7 @@ class SlowStart:
         what = f"{self.values} of `{self.parameter}`" if "values" in self.values else self.values
         return (
             f"Trials with {what} look worse at budget {self.low:g} than at {self.high:g} "
-            f"(rho {self.rho:+.2f}, p {self.p:.3g}): they start slowly and may be stopped too early."
+            f"(rho {self.rho:+.2f}, p {self.p:.3g}): they start slowly, and more of them are stopped for it."
         )
 
 
@@ -249,11 +250,19 @@ def _agreement(pair: _Pair, low: float, high: float, eta: float, seed: int) -> R
     rho = _estimate(spearman(pair.x, pair.y, W))
     if pair.is_biased or tau is None:
         return RungAgreement(**found, kendall=tau, spearman=rho)  # type: ignore[arg-type]
-    kept = W * (weighted_midranks(pair.y, W) < W.sum(-1, keepdim=True) / eta)  # among the best at the top
-    recall = _estimate((kept * pair.is_best).sum(-1) / kept.sum(-1))
-    stopped = W * ~pair.is_best
-    false_stops = _estimate((kept * ~pair.is_best).sum(-1) / stopped.sum(-1))
-    bad = tau.high < _LOW_TAU or (false_stops is not None and false_stops.low > 0.5 / eta)
+    total = pair.weight.sum()
+    is_top = weighted_midranks(pair.y, pair.weight[None])[0] < total / eta  # among the best at the upper rung
+    hits, audits = int((is_top & ~pair.is_best).sum()), int((~pair.is_best).sum())
+    false_stops = proportion(hits, audits)
+    found_top = float(pair.weight[is_top & pair.is_best].sum())
+    rest = float(pair.weight[~pair.is_best].sum())
+    recall = Estimate(
+        *(
+            found_top / (found_top + rest * share) if found_top else 0.0
+            for share in (false_stops.value, false_stops.high, false_stops.low)
+        )
+    )
+    bad = tau.high < _LOW_TAU or false_stops.low > 0.5 / eta
     good = tau.low > _LOW_TAU
     return RungAgreement(
         **found,  # type: ignore[arg-type]
@@ -263,6 +272,14 @@ def _agreement(pair: _Pair, low: float, high: float, eta: float, seed: int) -> R
         false_stops=false_stops,
         misleads=True if bad else False if good else None,
     )
+
+
+def proportion(hits: int, n: int) -> Estimate:
+    """The share of hits with Wilson's (1927) interval, which none of few does not make certain."""
+    p, z2 = hits / n, _NORMAL_95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * p * (1 - p) / n + (z2 / (2 * n)) ** 2) / (1 + z2 / n)
+    return Estimate(p, max(centre - half, 0.0), min(centre + half, 1.0))
 
 
 def kendall(x: Tensor, y: Tensor, W: Tensor) -> Tensor:  # (n,), (n,), (b, n) -> (b,)
@@ -373,7 +390,8 @@ def _advice(
                 f"min_budget may be lowered from {first.low:g} to {min_budget:g}: budget {first.low:g} tells "
                 f"the best trials well, and takes {share:.0%} of all that is spent."
             )
-    if any(start.low == first.low for start in slow) and not first.misleads:
+    is_settled = first.misleads or first.kendall is None or first.kendall.low > _HIGH_TAU
+    if any(start.low == first.low for start in slow) and not is_settled:
         min_budget = first.high
         advice.append(
             f"Consider min_budget={first.high:g}, so that trials that start slowly are not stopped first."
