@@ -403,8 +403,8 @@ def _advice(
     ]
     if all(rung.is_biased for rung in rungs) and any(rung.kendall is not None for rung in rungs):
         advice.append(
-            "Whether good trials are stopped cannot be told, since none that would be stopped went on; "
-            "ASHA(audit=0.05) sends a few on to find out."
+            f"Whether good trials are stopped cannot be told, since fewer than {_FEWEST_AUDITS} of those "
+            "that would be stopped went on; with ASHA(audit=0.05), or a larger share, some do."
         )
     return min_budget, tuple(advice)
 

@@ -212,7 +212,7 @@ def test_without_audits_the_text_says_what_is_not_known():
     rung = (found := diagnose(halved(scheduler, 200, noisy(20.0)), SPACE, scheduler, [False])).rungs[0]
     assert (rung.is_biased, rung.misleads, rung.recall, rung.n_audits) == (True, None, None, 0)
     assert "among the trials that went on alone" in str(found)
-    assert "ASHA(audit=0.05) sends a few on" in str(found)
+    assert "fewer than 5 of those that would be stopped went on; with ASHA(audit=0.05)" in str(found)
 
 
 def test_too_few_trials():
