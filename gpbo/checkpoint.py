@@ -130,8 +130,10 @@ class Folder:
             _sync(Path(written))
         before = self._numbers()
         following.rename(self.path / str(max(before, default=0) + 1))
-        for folder in (self.path, self.path.parent, self.path.parent.parent):  # all may be new
-            _sync(Path(folder))
+        _sync(self.path)
+        if not before:  # the directories above may be new as well
+            _sync(self.path.parent)
+            _sync(self.path.parent.parent)
         for number in before:
             shutil.rmtree(self.path / str(number), ignore_errors=True)
         return True

@@ -22,13 +22,14 @@ for number, code in enumerate(json.load(sys.stdin)):
 
 
 def test_every_python_block_runs(tmp_path):
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     done = subprocess.run(
         [sys.executable, "-c", DRIVER], cwd=tmp_path, input=json.dumps(BLOCKS), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "failed" in done.stdout.split("block 5")[1]
+    assert "failed" in done.stdout.split("block 6")[1]
     assert (tmp_path / "study.db").exists()
+    assert (tmp_path / "budgets.db.checkpoints").exists()
 
 
 def test_the_study_files_are_valid(tmp_path):

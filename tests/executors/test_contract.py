@@ -10,7 +10,7 @@ from gpbo.executors.local import InlineExecutor, ProcessExecutor
 
 FACTORIES = {
     "inline": InlineExecutor,
-    "process": lambda objective: ProcessExecutor(objective, 2),
+    "process": lambda objective, **options: ProcessExecutor(objective, 2, **options),
 }
 
 
@@ -19,8 +19,8 @@ def make(request):
     """Make an executor of each kind; closed afterwards."""
     made = []
 
-    def factory(objective):
-        made.append(FACTORIES[request.param](objective))
+    def factory(objective, **options):
+        made.append(FACTORIES[request.param](objective, **options))
         return made[-1]
 
     yield factory
@@ -138,3 +138,33 @@ def test_close_stops_what_runs_and_may_be_repeated(make):
     executor.close()
     executor.close()
     assert executor.poll(0.0) == []
+
+
+def test_messages_are_answered_while_the_run_goes_on(make):
+    heard = []
+
+    def hear(number, content):
+        heard.append((number, content))
+        return content * 2
+
+    def objective(config, send):
+        return [send(config["x"] + k) for k in range(3)]
+
+    executor = make(objective, hear=hear)
+    numbers = range(executor.capacity)
+    for number in numbers:
+        executor.submit(number, {"x": 10 * number})
+    outcomes = finish(executor, executor.capacity)
+    for number in numbers:
+        x = 10 * number
+        assert outcomes[number].value == [2 * x, 2 * x + 2, 2 * x + 4]
+        assert [content for n, content in heard if n == number] == [x, x + 1, x + 2]
+
+
+def test_an_answer_may_be_an_exception(make):
+    def objective(config, send):
+        answer = send("?")
+        return str(answer), type(answer).__name__
+
+    executor = make(objective, hear=lambda number, content: ValueError(content))
+    assert tuple(run_one(executor).value) == ("?", "ValueError")

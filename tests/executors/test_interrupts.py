@@ -82,6 +82,28 @@ def test_is_raised_again_if_it_was_caught():
     assert interrupted(scenario) == ["swallowed"]
 
 
+@SIGNALS
+def test_is_deferred_to_the_end_of_a_write(number):
+    def scenario(step):
+        with Interrupts() as interrupts, interrupts.at_once():
+            with interrupts.deferred():
+                send(number)
+                step("written")
+            step("not reached")
+
+    assert interrupted(scenario) == ["written"]
+
+
+def test_deferring_where_nothing_is_raised_at_once_raises_nothing():
+    def scenario(step):
+        with Interrupts() as interrupts:
+            with interrupts.deferred():
+                send(signal.SIGINT)
+            step("went on")
+
+    assert interrupted(scenario) == ["went on"]
+
+
 def test_the_second_one_is_raised_anywhere():
     def scenario(step):
         with Interrupts():

@@ -127,7 +127,9 @@ def test_a_worker_that_dies_is_a_failure_and_is_replaced(make, how, message):
         return 1.0
 
     executor = make(objective)
-    assert re.search(message, run_one(executor, {"how": how}).error)
+    outcome = run_one(executor, {"how": how})
+    assert re.search(message, outcome.error)
+    assert outcome.lost
     assert run_one(executor, {"how": "well"}).value == 1.0
 
 
