@@ -134,13 +134,17 @@ def demo(
     short: Annotated[
         bool, typer.Option("--short", help="A few short trainings, to see that it works.")
     ] = False,
+    multifidelity: Annotated[
+        bool, typer.Option("--multifidelity", help="Train most configs for a few epochs only.")
+    ] = False,
 ) -> None:
     """Tune a network on handwritten digits, against random search."""
     with _resumable(store):
         _load_torch()
-        from gpbo.demo import run_demo
+        from gpbo.demo import run_demo, run_multifidelity
 
-        run_demo(trials=trials, workers=workers, store=store, seed=seed, short=short, say=typer.echo)
+        tell = run_multifidelity if multifidelity else run_demo
+        tell(trials=trials, workers=workers, store=store, seed=seed, short=short, say=typer.echo)
 
 
 @_command

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from gpbo.seeding import derive, generator
 from gpbo.space import Categorical, Float, Int, SearchSpace
@@ -25,9 +25,10 @@ from gpbo.trial import State, Trial
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gpbo.job import Job
     from gpbo.suggesters.base import Suggester
 
-STUDY, RANDOM_STUDY = "demo", "demo-random"
+STUDY, RANDOM_STUDY, BUDGETS_STUDY = "demo", "demo-random", "demo-multifidelity"
 EPOCHS, SHORT_EPOCHS = 40, 3
 SHORT_TRIALS = 4
 TEST_SEEDS = (1, 2, 3)  # trials use 0
@@ -67,6 +68,25 @@ class Objective:
         """The score on the validation set."""
         train, validation, _ = digits()
         return train_and_score(config, train, validation, epochs=self.epochs, seed=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveByEpochs:
+    """The validation loss of a config after as many epochs as a job is given; paused, it goes on later."""
+
+    epochs: int
+
+    def __call__(self, job: Job) -> float:
+        """The cross-entropy, in nats, on the validation set after ``job.budget`` epochs."""
+        train, validation, _ = digits()
+        training = Training(job.config, train, epochs=self.epochs, seed=0)
+        state = job.load()
+        if state is not None:
+            training.load(state)
+        while training.epoch < job.budget:
+            training.run_epoch()
+        job.save(training.state())
+        return training.score(validation).loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +165,60 @@ def run_demo(
     _what_next(store, ours, say)
 
 
+def run_multifidelity(
+    *, trials: int, workers: int, store: str, seed: int, short: bool, say: Callable[[str], None]
+) -> None:
+    """Nothing; as `run_demo`, but with budgets: most configs are trained for a few epochs only.
+
+    Args:
+        trials: How many configs are tried.
+        workers: How many trainings at the same time.
+        store: The SQLite file the study is kept in.
+        seed: Decides all randomness of the search.
+        short: A few trials of a few epochs, to see that everything works.
+        say: What to do with each line.
+
+    Raises:
+        StoreError: if the store cannot be opened or written.
+    """
+    from gpbo.schedulers.asha import ASHA
+
+    n_trials, epochs = (min(trials, SHORT_TRIALS), SHORT_EPOCHS) if short else (trials, EPOCHS)
+    scheduler = ASHA(1, epochs)
+    say(f"Tuning a network on 1797 handwritten digits: {n_trials} configs, {workers} at a time.")
+    rungs = ", ".join(map(str, scheduler.rungs))
+    say(
+        f"All are trained for {scheduler.rungs[0]} epoch, and at {rungs} epochs they pause: the best third of"
+    )
+    say(f"those that came so far are resumed from their checkpoints. Trials are kept in {store}.")
+    name = f"{BUDGETS_STUDY}-short" if short else BUDGETS_STUDY
+    memory = open_store(store, name)
+    study = Study(SPACE, scheduler=scheduler, store=memory, seed=seed, name=name)
+    study.optimize(ObjectiveByEpochs(epochs), n_trials, workers=workers, gpus_per_trial=0)
+    spent = round(sum(trial.info.get("run", {}).get("spent", 0.0) for trial in study.trials))
+    full = epochs * len(study.trials)
+    complete = [trial for trial in study.trials if trial.state is State.COMPLETE]
+    say(f"\n{spent} epochs were trained; all {len(study.trials)} configs in full would have been {full},")
+    say(f"{full / spent:.1f} times as many. Trained in full: {len(complete)}.")
+    if not complete:
+        say("That is too few to name the best; try more --trials.")
+        return
+    config = dict(study.best.config)
+    say(f"\nbest config (trial {study.best.number}), validation loss {study.best.value:.4f}")
+    for parameter, value in config.items():
+        say(f"  {parameter:<13} {value}")
+    kept = memory.meta.get(_KEY)
+    if kept is None:
+        say("test set: training the best config anew, with fresh seeds, and looking once ...")
+        scores = _test(config, epochs)
+        kept = memory.meta[_KEY] = {"config": config, "accuracies": [score.accuracy for score in scores]}
+    elif kept["config"] != config:
+        say("test set: it was looked at before, for another config, and is not looked at again.")
+        return
+    accuracies = kept["accuracies"]
+    say(f"test          accuracy {statistics.mean(accuracies):.1%} ± {statistics.stdev(accuracies):.1%}")
+
+
 @cache
 def digits() -> tuple[tuple[Tensor, Tensor], ...]:
     """Images (n, 64) in [0, 1] and labels (n,) for training, validation and test; always the same split."""
@@ -172,34 +246,86 @@ def train_and_score(
     seed: int,
 ) -> Score:
     """The score on `judge` of a network trained on `train`; `seed` decides its start and its batches."""
-    import torch
-    from torch.nn import functional
+    training = Training(config, train, epochs=epochs, seed=seed)
+    for _ in range(epochs):
+        training.run_epoch()
+    return training.score(judge)
 
-    # One thread: the networks are small, workers do not starve each other, and sums have one order.
-    torch.set_num_threads(1)
-    images, labels = train
-    batch_size = config["batch_size"]
-    order = generator(seed, "demo", "batches")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "demo", "weights"))
-        network = _network(config)
-        optimizer = _optimizer(config, network)
-        n_steps = epochs * -(-len(images) // batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-        network.train()
-        for _ in range(epochs):
-            for batch in torch.split(torch.randperm(len(images), generator=order), batch_size):
-                optimizer.zero_grad()
-                loss: Any = functional.cross_entropy(network(images[batch]), labels[batch])
+
+@final
+class Training:
+    """A network in training, epoch by epoch, that can be saved and gone on with, bit by bit the same.
+
+    Args:
+        config: One of `SPACE`.
+        train: Images and labels.
+        epochs: How long its learning rate takes to fall to nothing, wherever it pauses on the way.
+        seed: Decides its start, its batches and what its dropout drops.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], train: tuple[Tensor, Tensor], *, epochs: int, seed: int
+    ) -> None:
+        import torch
+
+        # One thread: the networks are small, workers do not starve each other, and sums have one order.
+        torch.set_num_threads(1)
+        self.epoch: int = 0
+        self._train = train
+        self._batch_size: int = config["batch_size"]
+        self._order = generator(seed, "demo", "batches")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "demo", "weights"))
+            self._network = _network(config)
+            self._noise = torch.random.get_rng_state()
+        self._optimizer = _optimizer(config, self._network)
+        n_steps = epochs * -(-len(train[0]) // self._batch_size)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, n_steps)
+
+    def run_epoch(self) -> None:
+        """Train on every image once."""
+        import torch
+        from torch.nn import functional
+
+        images, labels = self._train
+        self._network.train()
+        with torch.random.fork_rng(devices=[]):
+            torch.random.set_rng_state(self._noise)
+            for batch in torch.split(torch.randperm(len(images), generator=self._order), self._batch_size):
+                self._optimizer.zero_grad()
+                loss: Any = functional.cross_entropy(self._network(images[batch]), labels[batch])
                 loss.backward()
-                optimizer.step()
-                schedule.step()
-    network.eval()
-    with torch.no_grad():
-        logits = network(judge[0])
-        value = functional.cross_entropy(logits, judge[1]).item()
-        accuracy = (logits.argmax(1) == judge[1]).double().mean().item()
-    return Score(value, accuracy)
+                self._optimizer.step()
+                self._schedule.step()
+            self._noise = torch.random.get_rng_state()
+        self.epoch += 1
+
+    def score(self, judge: tuple[Tensor, Tensor]) -> Score:
+        """How the network does on other images."""
+        import torch
+        from torch.nn import functional
+
+        self._network.eval()
+        with torch.no_grad():
+            logits = self._network(judge[0])
+            value = functional.cross_entropy(logits, judge[1]).item()
+            accuracy = (logits.argmax(1) == judge[1]).double().mean().item()
+        return Score(value, accuracy)
+
+    def state(self) -> dict[str, Any]:
+        """All that `load` needs to go on from here."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**parts, "order": self._order.get_state(), "noise": self._noise, "epoch": self.epoch}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from another training's state."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self._order.set_state(state["order"])
+        self._noise, self.epoch = state["noise"], state["epoch"]
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self._network, "optimizer": self._optimizer, "schedule": self._schedule}
 
 
 def _network(config: Mapping[str, Any]) -> Any:
@@ -246,16 +372,10 @@ def _search(
 
 def _summarise(study: Study, rival: Study, objective: Objective) -> Summary:
     """The summary of two finished searches; this is the one look at the test set."""
-    import torch
-
     best, target = study.best, rival.best.observations[-1].value
     config = dict(best.config)
     validation = Score(best.observations[-1].value, objective.score(config).accuracy)
-    train, held_out, test = digits()
-    everything = (torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]]))
-    scores = [
-        train_and_score(config, everything, test, epochs=objective.epochs, seed=seed) for seed in TEST_SEEDS
-    ]
+    scores = _test(config, objective.epochs)
     reached = [k for k, t in enumerate(study.trials, 1) if t.value is not None and t.value <= target]
     return Summary(
         trials=len(study.trials),
@@ -267,6 +387,15 @@ def _summarise(study: Study, rival: Study, objective: Objective) -> Summary:
         test_losses=tuple(score.loss for score in scores),
         test_accuracies=tuple(score.accuracy for score in scores),
     )
+
+
+def _test(config: Mapping[str, Any], epochs: int) -> list[Score]:
+    """The scores on the test set of the config trained anew with fresh seeds."""
+    import torch
+
+    train, held_out, test = digits()
+    everything = (torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]]))
+    return [train_and_score(config, everything, test, epochs=epochs, seed=seed) for seed in TEST_SEEDS]
 
 
 def _revived(kept: Mapping[str, Any]) -> Summary:

@@ -159,6 +159,13 @@ class _Loop:
         why = self._why() if started else "nothing is left to do"
         trials = "1 trial was" if len(started) == 1 else f"{len(started)} trials were"
         logger.info("study %r: %s; %s run.", self.study.name, why, trials)
+        rungs = self.study._scheduler.rungs
+        if rungs and not any(trial.state is State.COMPLETE for trial in self.study.trials):
+            logger.warning(
+                "study %r: no trial has reached the full budget, %s; with more trials some are promoted to it.",
+                self.study.name,
+                rungs[-1],
+            )
 
     def _why(self) -> str:
         """What ended a loop that has run trials."""

@@ -160,6 +160,14 @@ class TestDecisions:
         assert history(study.optimize(train, 25)) != history(make_study().optimize(train, 5))
         assert history(study) == history(by_hand(by_hand(make_study(), 5), 25))
 
+    def test_too_few_trials_for_a_promotion_are_warned_of(self, caplog):
+        study = make_study("halving").optimize(train, 8)
+        assert {t.state for t in study.trials} == {State.PAUSED}
+        assert "no trial has reached the full budget, 9; with more trials" in caplog.text
+        caplog.clear()
+        study.optimize(train, 9)
+        assert "full budget" not in caplog.text
+
     def test_a_queued_config_and_rules_to_stop_hold(self):
         study = make_study()
         study.enqueue({"x": 0.0})

@@ -54,6 +54,47 @@ def test_seeds_differ():
     assert scores[0].loss != scores[1].loss
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_training_that_was_paused_goes_on_bit_by_bit_the_same(optimizer, tmp_path):
+    config = {**CONFIG, "optimizer": optimizer, "dropout": 0.4}
+    train, validation, _ = demo.digits()
+    whole, first, second = (demo.Training(config, train, epochs=4, seed=0) for _ in range(3))
+    for _ in range(4):
+        whole.run_epoch()
+    for _ in range(2):
+        first.run_epoch()
+    torch.save(first.state(), tmp_path / "state.pt")
+    second.load(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(2):
+        second.run_epoch()
+    assert second.score(validation) == whole.score(validation)
+    assert second.score(validation) != first.score(validation)
+
+
+def test_the_demo_with_budgets_pauses_resumes_and_says_what_it_spent(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run():
+        monkeypatch.setattr(sys, "argv", ["gpbo", "demo", "--short", "--multifidelity", "--workers", "1"])
+        assert cli.main() == 0
+        return capsys.readouterr().out
+
+    first = run()
+    study = gpbo.Study.load("gpbo-demo.db", f"{demo.BUDGETS_STUDY}-short")
+    states = [trial.state for trial in study.trials]
+    assert (states.count("complete"), states.count("paused")) == (1, 3)
+    assert "6 epochs were trained; all 4 configs in full would have been 12" in first
+    assert f"validation loss {study.best.value:.4f}" in first
+    # From its checkpoint after the first epoch, as if it had never paused.
+    assert study.best.value == demo.Objective(demo.SHORT_EPOCHS)(study.best.config)
+    assert run().splitlines()[:-1] == [line for line in first.splitlines()[:-1] if "looking once" not in line]
+
+    store = open_store("gpbo-demo.db", f"{demo.BUDGETS_STUDY}-short", create=False)
+    store.meta["demo"] = store.meta["demo"] | {"config": {}}
+    store.close()
+    assert "for another config, and is not looked at again" in run()
+
+
 def test_the_demo_in_its_short_form_and_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
