@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -165,7 +165,7 @@ def diagnose(
     levels = scheduler.rungs
     if len(levels) < 2:
         return Diagnosis((), (), None, ("This study compares trials at one budget alone.",))
-    eta = float(getattr(scheduler, "reduction_factor", 2))
+    eta = float(getattr(scheduler, "reduction_factor", 2))  # the median lets one in two go on
     agreements, tests = [], list[SlowStart]()
     for k in range(len(levels) - 1):
         pair = _pair(trials, maximize, k, levels, scheduler, eta)
@@ -187,6 +187,7 @@ class _Pair:
     y: Tensor  # (n,)
     is_best: Tensor  # (n,) bool: among those that the lower rung sends on
     weight: Tensor  # (n,) how many trials of the lower rung each stands for
+    n_audits: int
     is_biased: bool
 
 
@@ -210,17 +211,18 @@ def _pair(
     best = set(ranked[: quota(len(low) + failed, check_reduction_factor(eta))])
     both = sorted(number for number in low if number in high)[-_MOST:]
     since = both[0] if len(both) == _MOST else 0
-    audits = [i for i in both if i not in best and isinstance(scheduler, ASHA) and scheduler.audits(i, k)]
-    is_biased = len(audits) < _FEWEST_AUDITS
+    drawn = {i for i in both if isinstance(scheduler, ASHA) and scheduler.audits(i, k)}
+    n_audits = len(drawn - best)
+    is_biased = n_audits < _FEWEST_AUDITS
     if not is_biased:  # whoever was once among the best, and is no longer, is no fair draw from the rest
-        both = [i for i in both if i in best or scheduler.audits(i, k)]  # type: ignore[attr-defined]
+        both = [i for i in both if i in best or i in drawn]
     n_best = sum(i in best for i in both)
     all_best = sum(i in best for i in low if i >= since)
     all_rest = sum(i not in best for i in low if i >= since)
     is_best = torch.tensor([i in best for i in both], dtype=torch.bool)
     weight = torch.ones(len(both), dtype=torch.float64)
     if not is_biased:
-        weight = torch.where(is_best, all_best / max(n_best, 1), all_rest / len(audits)).double()
+        weight = torch.where(is_best, all_best / max(n_best, 1), all_rest / n_audits).double()
     return _Pair(
         n_low=len(low),
         trials=[trials[i] for i in both],
@@ -228,32 +230,25 @@ def _pair(
         y=_places([high[i] for i in both]),
         is_best=is_best,
         weight=weight,
+        n_audits=n_audits,
         is_biased=is_biased,
     )
 
 
 def _agreement(pair: _Pair, low: float, high: float, eta: float, seed: int) -> RungAgreement:
     n = len(pair.trials)
-    found = {
-        "low": low,
-        "high": high,
-        "n_low": pair.n_low,
-        "n": n,
-        "n_audits": 0 if pair.is_biased else int((~pair.is_best).sum()),
-        "is_biased": pair.is_biased,
-    }
+    found = RungAgreement(low, high, pair.n_low, n, pair.n_audits, pair.is_biased)
     if n < _FEWEST:
-        return RungAgreement(**found)  # type: ignore[arg-type]
+        return found
     groups = [torch.arange(n)] if pair.is_biased else [pair.is_best.nonzero(), (~pair.is_best).nonzero()]
     W = pair.weight * _resampled([group.flatten() for group in groups], n, seed, low)
     tau = _estimate(kendall(pair.x, pair.y, W))
     rho = _estimate(spearman(pair.x, pair.y, W))
     if pair.is_biased or tau is None:
-        return RungAgreement(**found, kendall=tau, spearman=rho)  # type: ignore[arg-type]
+        return replace(found, kendall=tau, spearman=rho)
     total = pair.weight.sum()
     is_top = weighted_midranks(pair.y, pair.weight[None])[0] < total / eta  # among the best at the upper rung
-    hits, audits = int((is_top & ~pair.is_best).sum()), int((~pair.is_best).sum())
-    false_stops = proportion(hits, audits)
+    false_stops = proportion(int((is_top & ~pair.is_best).sum()), pair.n_audits)
     found_top = float(pair.weight[is_top & pair.is_best].sum())
     rest = float(pair.weight[~pair.is_best].sum())
     recall = Estimate(
@@ -264,8 +259,8 @@ def _agreement(pair: _Pair, low: float, high: float, eta: float, seed: int) -> R
     )
     bad = tau.high < _LOW_TAU or false_stops.low > 0.5 / eta
     good = tau.low > _LOW_TAU
-    return RungAgreement(
-        **found,  # type: ignore[arg-type]
+    return replace(
+        found,
         kendall=tau,
         spearman=rho,
         recall=recall,
