@@ -29,7 +29,13 @@ from gpbo.gp.likelihood import Point, Problem, evaluate, make_problem
 from gpbo.gp.model import make_gp
 from gpbo.kernels import Embedding, matern_and_slope, squared_distances
 
-LIMITS = {"fit_gap": 1e-2, "variance_error": 1e-6, "acquisition_gap": 1e-3, "batch_gap": 2e-2}
+LIMITS = {
+    "fit_gap": 1e-2,
+    "variance_error": 1e-6,
+    "acquisition_gap": 1e-3,
+    "batch_gap": 2e-2,
+    "residual": 1e-6,
+}
 _NEAR_STARTS = 512  # of the 4 096 starts
 _STARTS = 4096
 _SIFTING, _SIFTED, _ROUNDS = 10, 256, 100

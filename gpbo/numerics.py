@@ -58,6 +58,44 @@ def cholesky(K: Tensor) -> tuple[Tensor, float]:  # (n, n) -> (n, n)
     )
 
 
+def cholesky_in_place(K: Tensor) -> None:  # (n, n)
+    """Write the lower factor of K over it, reading its lower triangle only; no jitter, K is gone by then.
+
+    Left-looking: one product, in place, takes off what the columns before a block of columns explain; the
+    memory beside K is that of one such block. Of the strict upper triangle only the blocks on the diagonal
+    are written, with zeros; `solve_lower` and `solve_upper` never look there.
+
+    Raises:
+        NumericsError: if the matrix is not positive definite; what it holds then is of no use.
+    """
+    for i, j, rows in row_blocks(K):
+        before = rows[:, :i]
+        K[i:, i:j].addmm_(K[i:, :i], before.mT, alpha=-1.0)
+        L, info = torch.linalg.cholesky_ex(K[i:j, i:j])
+        if int(info) != 0 or not bool(torch.isfinite(L.diagonal()).all()):
+            raise NumericsError(f"the {len(K)} x {len(K)} covariance is not positive definite.")
+        K[i:j, i:j] = L
+        K[j:, i:j] = torch.linalg.solve_triangular(L.mT, K[j:, i:j], upper=True, left=False)
+
+
+def solve_lower(L: Tensor, B: Tensor) -> Tensor:  # (n, n), (n, p) -> (n, p)
+    """inv(L) B, block by block: for factors too large to have their inverse beside them."""
+    A = B.clone()
+    for i, j, rows in row_blocks(L):
+        A[i:j].addmm_(rows[:, :i], A[:i], alpha=-1.0)
+        A[i:j] = torch.linalg.solve_triangular(rows[:, i:], A[i:j], upper=False)
+    return A
+
+
+def solve_upper(L: Tensor, B: Tensor) -> Tensor:  # (n, n), (n, p) -> (n, p)
+    """inv(L^T) B, block by block."""
+    A = B.clone()
+    for i, j, rows in reversed(list(row_blocks(L))):
+        A[i:j] = torch.linalg.solve_triangular(rows[:, i:].mT, A[i:j], upper=True)
+        A[:i].addmm_(rows[:, :i].mT, A[i:j], alpha=-1.0)
+    return A
+
+
 def inverse_factor(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
     """R = inv(L) for a lower triangular L; large ones by halves, most of it matrix products."""
     n = L.shape[-1]

@@ -10,12 +10,15 @@ from gpbo.errors import NumericsError
 from gpbo.kernels import matern, squared_distances
 from gpbo.numerics import (
     cholesky,
+    cholesky_in_place,
     few_threads,
     inverse_factor,
     log_h,
     log_ndtr_slope,
     next_rows,
     row_blocks,
+    solve_lower,
+    solve_upper,
     whiten_and_solve,
 )
 
@@ -130,6 +133,45 @@ def matrix(n, seed=0, noise=1e-3, lengthscale=0.5):
     r2 = squared_distances(X, X)
     r2.diagonal().zero_()
     return matern(r2, 2.5) + noise * torch.eye(n, dtype=torch.float64)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 40), st.integers(1, 5), st.integers(1, 50), st.integers(0, 1000))
+def test_a_factor_in_place_and_its_solves_equal_whole_ones(n, p, size, seed):
+    K = matrix(n, seed)
+    expected = torch.linalg.cholesky(K)
+    B = torch.randn(n, p, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    L = K.tril() + torch.full_like(K, math.nan).triu(1)  # nobody may look above the diagonal
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpbo.numerics._BLOCK_ON_CPU", size)
+        cholesky_in_place(L)
+        lower, upper = solve_lower(L, B), solve_upper(L, B)
+    assert torch.allclose(L.tril(), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(
+        lower, torch.linalg.solve_triangular(expected, B, upper=False), rtol=1e-9, atol=1e-9
+    )
+    assert torch.allclose(
+        upper, torch.linalg.solve_triangular(expected.mT, B, upper=True), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_a_factor_in_place_writes_zeros_in_the_blocks_on_the_diagonal_and_nothing_else_above_it(monkeypatch):
+    monkeypatch.setattr("gpbo.numerics._BLOCK_ON_CPU", 3)
+    K = matrix(7)
+    L = K.clone()
+    assert cholesky_in_place(L) is None
+    within = torch.arange(7) // 3 == (torch.arange(7) // 3).unsqueeze(-1)
+    assert torch.equal(L.triu(1), torch.where(within, 0.0, K).triu(1))
+
+
+@pytest.mark.parametrize("row", [0, 4, 6])  # in the first block, the second, and the last, which is short
+@pytest.mark.parametrize("value", [-1.0, math.nan])
+def test_an_indefinite_matrix_is_refused_in_place(device, monkeypatch, row, value):
+    monkeypatch.setattr("gpbo.numerics._BLOCK_ON_CPU", 3)
+    K = matrix(7).to(device)
+    K[row, row] = value
+    with pytest.raises(NumericsError, match="the 7 x 7 covariance is not positive definite"):
+        cholesky_in_place(K)
 
 
 def test_the_inverse_factor_inverts_the_factor(device):

@@ -26,7 +26,7 @@ from gpbo.gp.hypers import MEAN_VAR, Hypers
 from gpbo.kernels import NUS, Embedding, matern, matern_and_slope, squared_distances
 from gpbo.numerics import cholesky, inverse_factor, next_rows, row_blocks, whiten_and_solve
 
-_MIN_VAR = 1e-12  # times the outputscale
+MIN_VAR = 1e-12  # times the outputscale
 _COARSE = 128  # rows of a first, coarse fit
 
 
@@ -67,7 +67,7 @@ class GP:
     @cached_property
     def scale(self) -> Tensor:  # (F,)
         """One over the lengthscale of each feature."""
-        return _scale(self.embedding, self.hypers)
+        return feature_scale(self.embedding, self.hypers)
 
     def features(self, X: Tensor) -> Tensor:  # (..., d) -> (..., F)
         """Scaled, centred features of points."""
@@ -93,7 +93,7 @@ class GP:
                 A = k[..., :j] @ block.mT
                 explained += torch.linalg.vecdot(A, A)
         var = self.hypers.outputscale + MEAN_VAR - explained
-        return k @ self.alpha, var.clamp(min=_MIN_VAR * self.hypers.outputscale)
+        return k @ self.alpha, var.clamp(min=MIN_VAR * self.hypers.outputscale)
 
     def marginal_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """mean (b,), var (b,) and their gradients (b, d) at points X (b, d), without autograd."""
@@ -109,7 +109,7 @@ class GP:
         """
         k, G = self.covariance_and_slope(X)
         A, V = whiten_and_solve(self.R, k.mT)
-        floor = _MIN_VAR * self.hypers.outputscale
+        floor = MIN_VAR * self.hypers.outputscale
         var = self.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
 
         def gradient(by_mean: Tensor, by_var: Tensor) -> Tensor:
@@ -207,9 +207,9 @@ def make_gp(cube: Cube, X: Tensor, y: Tensor, hypers: Hypers, *, nu: float = 2.5
         SettingError: if `nu` is not 1/2, 3/2 or 5/2, or the shapes do not fit.
         NumericsError: if the covariance is not positive definite even with jitter.
     """
-    _check(cube, X, y, nu)
+    check_observations(cube, X, y, nu)
     embedding = Embedding(cube)
-    Z, centre = _scaled_features(embedding, X, hypers)
+    Z, centre = scaled_features(embedding, X, hypers)
     r2 = squared_distances(Z, Z)
     r2.diagonal().zero_()
     C = hypers.outputscale * matern(r2, nu) + MEAN_VAR
@@ -245,7 +245,7 @@ def fit_gp(
         NumericsError: if the covariance is not positive definite at any start.
     """
     Y = torch.atleast_2d(y)
-    _check(cube, X, Y[0], nu)
+    check_observations(cube, X, Y[0], nu)
     embedding = Embedding(cube)
     phi, groups, chosen = embedding(X), embedding.groups, 0
     starts = default_starts(cube.d, X.device) if restart or warm is None else None
@@ -257,24 +257,27 @@ def fit_gp(
         Y, offset = Y[chosen : chosen + 1], None if offset is None else offset[chosen : chosen + 1]
     found = fit(phi, groups, Y, cube.d, nu=nu, warm=warm, starts=starts, offset=offset)
     found = replace(found, variants=tuple(chosen + k for k in found.variants))
-    Z, centre = _scaled_features(embedding, X, found.hypers[0])
+    Z, centre = scaled_features(embedding, X, found.hypers[0])
     values = Y[found.variants[0] - chosen]
     factor = InverseFactor.of(found.R)
     gp = GP(embedding, found.hypers[0], nu, Z, centre, factor, values, torch.zeros_like(values))
     return gp.with_values(values), found
 
 
-def _scaled_features(embedding: Embedding, X: Tensor, hypers: Hypers) -> tuple[Tensor, Tensor]:
-    phi = embedding(X) * _scale(embedding, hypers)
+def scaled_features(embedding: Embedding, X: Tensor, hypers: Hypers) -> tuple[Tensor, Tensor]:
+    """Scaled, centred features of the rows, (n, F), and the centre (F,) that was subtracted."""
+    phi = embedding(X) * feature_scale(embedding, hypers)
     centre = phi.mean(0)
     return phi - centre, centre
 
 
-def _scale(embedding: Embedding, hypers: Hypers) -> Tensor:  # (F,)
+def feature_scale(embedding: Embedding, hypers: Hypers) -> Tensor:  # (F,)
+    """One over the lengthscale of each feature."""
     return hypers.lengthscale.reciprocal()[embedding.groups.to(hypers.lengthscale.device)]
 
 
-def _check(cube: Cube, X: Tensor, y: Tensor, nu: float) -> None:
+def check_observations(cube: Cube, X: Tensor, y: Tensor, nu: float) -> None:
+    """Raise a SettingError unless a process can be made of these."""
     if nu not in NUS:
         raise SettingError(f"`nu` must be one of {list(NUS)}, got {nu!r}.")
     if X.ndim != 2 or X.shape[1] != cube.d or y.shape != X.shape[:1]:

@@ -85,10 +85,11 @@ def test_the_data_are_new_in_each_repetition_and_the_same_for_all():
         ),
         (lambda: contests.PendingPoint(30, 0), ["gpbo", "botorch"], {"variance_error"}),
         (lambda: contests.ColdFit(24, 0), ["gpbo", "botorch", "scipy"], {"fit_gap", "variance_error"}),
-        (lambda: contests_cuda.Factor(40, 0, "cpu"), ["gpbo"], set()),
+        (lambda: contests.ColdFit(24, 0, "cpu", peers=False), ["gpbo"], set()),
+        (lambda: contests_cuda.Factor(600, 0, "cpu"), ["gpbo"], {"residual"}),
         (lambda: contests_cuda.ThompsonMany(30, 0, "cpu", q=3), ["gpbo"], {"variance_error"}),
     ],
-    ids=["ask", "pending", "fit", "factor", "thompson"],
+    ids=["ask", "pending", "fit", "fit alone", "factor", "thompson"],
 )
 def test_contests_clock_their_entrants_and_hold_the_guards(make, entrants, guards):
     contest, clock = make(), contest_data.Clock("cpu")

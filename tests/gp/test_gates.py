@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from gpbo.acquisition import ei, log_ei, log_pi, ucb
 from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.cube import Cube
-from gpbo.gp import fit_gp
+from gpbo.gp import Hypers, exact_posterior, fit_gp
 
 MAKERS = {"log_ei": log_ei, "ei": ei, "log_pi": log_pi, "ucb": lambda gp, _: ucb(gp, 2.0)}
 ROUNDS = 13
@@ -132,6 +132,18 @@ def test_a_fit_holds_a_bounded_number_of_matrices(n, matrices):
     with Recorder() as recorder:
         fit_gp(Cube.continuous(20), X, y)
     assert recorder.peak < matrices * n * n * 8
+
+
+@pytest.mark.parametrize("n", [1000, 2000])
+def test_an_exact_posterior_holds_one_matrix_and_some_blocks_of_rows(n):
+    # Measured: 2.9 and 2.3 blocks beside the matrix.
+    X, y = data(n, 6)
+    one = X.new_ones(())
+    with Recorder() as recorder:
+        posterior = exact_posterior(Cube.continuous(6), X, y, Hypers(X.new_ones(6), 0.01 * one, one))
+        posterior.marginal(X[:8])
+    assert recorder.largest == n * n
+    assert recorder.peak < (n + 4 * BLOCK) * n * 8
 
 
 @pytest.mark.parametrize("name", MAKERS)
