@@ -353,6 +353,21 @@ class TestInterrupts:
         trained = (tmp_path / "log").read_text().splitlines()
         assert len(trained) - len(set(trained)) <= 1
 
+    def test_ctrl_c_during_the_write_of_a_report_waits_until_it_is_written(self):
+        written = []
+
+        class Store(MemoryStore):
+            def swap(self, old, new):
+                if not written and len(new.observations) == 2:
+                    written.append(new)
+                    os.kill(os.getpid(), signal.SIGINT)
+                return super().swap(old, new)
+
+        study = make_study("stopping", store=Store())
+        with pytest.raises(KeyboardInterrupt):
+            study.optimize(train, 1)
+        assert study.trials[0].observations == written[0].observations
+
 
 class TestLostWorkers:
     @pytest.mark.parametrize("moment", ["before", "saved", "reported", "last"])
@@ -430,6 +445,19 @@ class TestCheckpoints:
         complete = sorted((t for t in study.trials if t.state is State.COMPLETE), key=lambda t: t.value)
         best = complete[:2] if direction == "minimize" else complete[-2:]
         assert checkpoints(tmp_path) == sorted(t.number for t in best)
+
+    def test_of_a_stopped_trial_stay_until_its_objective_has_returned(self, tmp_path):
+        study = make_study("stopping")
+        budgets = Budgets(study, open_shelf(study, tmp_path), "this/1/1/0", Interrupts())
+        trial = study.ask()
+        folder = budgets.shelf.folder(trial)
+        (folder.writing() / "epoch").touch()
+        folder.commit(1, 0.5)
+        study.fail(trial, "by hand")
+        budgets.tidy({0})
+        assert checkpoints(tmp_path) == [0]
+        budgets.tidy(())
+        assert checkpoints(tmp_path) == []
 
     def test_of_failed_trials_are_deleted(self, tmp_path):
         def objective(job):
