@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,22 @@ def test_a_driver_killed_between_any_two_steps_loses_nothing(scheduler: str, tmp
         assert sorted(set(after["trained"])) == sorted(whole["trained"]), f"killed at step {step}"
 
 
-# What follows runs in the program that the test starts.
+def test_a_driver_with_workers_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", __file__, str(tmp_path), "workers"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["kills"] >= 2
+    assert result["restarted"] == []
+    for number, config, state, seen in result["trials"]:
+        assert state in ("paused", "complete"), number
+        assert seen == [[k, math.cos(9 * config["x"] * k)] for k in range(1, len(seen) + 1)]
+        assert len(seen) in (1, 2, 4)
+    assert {len(seen) for *_, seen in result["trials"]} == {1, 2, 4}
+    assert result["kept"] == sorted(str(number) for number, *_ in result["trials"])
+
+
+# What follows runs in the programs that the tests start.
 
 
 def study_in(folder: Path, scheduler: str) -> Any:
@@ -57,7 +73,7 @@ def study_in(folder: Path, scheduler: str) -> Any:
     )
 
 
-def drive(folder: Path, scheduler: str) -> None:
+def drive(folder: Path, scheduler: str, workers: int = 1) -> None:
     def objective(job: Any) -> None:
         epoch = 0
         if job.last_checkpoint is not None:
@@ -77,7 +93,7 @@ def drive(folder: Path, scheduler: str) -> None:
     store = study._store
     for name in ("add", "swap"):
         setattr(store, name, counted(getattr(store, name)))
-    study.optimize(objective, 4, progress=False)
+    study.optimize(objective, 4, workers=workers, progress=False)
 
 
 class Fuse:
@@ -121,6 +137,28 @@ def fork(folder: Path, scheduler: str, fuse: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def kill_workers_driver(folder: Path) -> int:
+    """Drive the study with two workers, killed after each few epochs; how often."""
+    (folder / "trained").touch()
+    for kills in range(100):
+        before = (folder / "trained").stat().st_size
+        pid = os.fork()
+        if pid == 0:
+            try:
+                drive(folder, "promotion", workers=2)
+            finally:
+                os._exit(0)
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if (folder / "trained").stat().st_size > before + 2 * len("0/1\n"):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                break
+            time.sleep(0.001)
+        else:
+            return kills
+    raise AssertionError("the study does not end")
+
+
 def found(folder: Path, scheduler: str) -> dict[str, Any]:
     trials = study_in(folder, scheduler).trials
     return {
@@ -142,6 +180,10 @@ def main(folder: Path, scheduler: str) -> None:
     import gpbo.suggesters.quasirandom  # noqa: F401  (loaded once, here, rather than in every child)
 
     torch.set_num_threads(1)
+    if scheduler == "workers":
+        kills = kill_workers_driver(folder)
+        print(json.dumps({"kills": kills, **found(folder, "promotion")}))
+        return
     empty, whole = folder / "empty", folder / "whole"
     empty.mkdir()
     study_in(empty, scheduler).close()
