@@ -162,7 +162,7 @@ class _Loop:
         rungs = self.study._scheduler.rungs
         if rungs and not any(trial.state is State.COMPLETE for trial in self.study.trials):
             logger.warning(
-                "study %r: no trial has reached the full budget, %s; with more trials some are promoted to it.",
+                "study %r: no trial has reached the full budget, %s; with more trials some get there.",
                 self.study.name,
                 rungs[-1],
             )
