@@ -122,7 +122,7 @@ class Cube:
         held = self.levels(X)[..., tree.parents]
         inactive = (tree.forbidden[tree.each, held] @ tree.columns) > 0.0
         for _ in range(tree.depth - 1):
-            inactive |= (inactive.to(X.dtype) @ tree.children) > 0.0
+            inactive |= (inactive.to(tree.children.dtype) @ tree.children) > 0.0
         return ~inactive
 
     def snap(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)

@@ -61,6 +61,14 @@ def test_snapping_keeps_shape_and_gradient():
     assert X.grad[..., 0].eq(1).all()
 
 
+def test_points_of_single_precision_stand_at_the_same_levels():
+    cube = SPACE.cube  # a condition on a condition
+    X = cube.sobol(64, seed=0)
+    assert torch.equal(cube.levels(X.float()), cube.levels(X))
+    assert torch.equal(cube.active(X.float()), cube.active(X))
+    assert torch.equal(cube.snap(X.float()), X.float())
+
+
 def test_every_method_stays_on_the_device_of_its_points(device):
     cube = SPACE.cube
     X = cube.sobol(16, seed=0)
