@@ -64,6 +64,11 @@ class GP:
         """The inverse of the lower factor, which stays as it is for as long as the process lives."""
         return self.factor.R
 
+    @property
+    def _own_R(self) -> Tensor:
+        """R for autograd to keep, which minds that rows are written below R, and may outlive the process."""
+        return self.R.clone()
+
     @cached_property
     def scale(self) -> Tensor:  # (F,)
         """One over the lengthscale of each feature."""
@@ -85,7 +90,7 @@ class GP:
         z = self.features(X)
         k = self.covariance(z, self.Z)
         if k.requires_grad:
-            A = k @ self.R.mT
+            A = k @ self._own_R.mT
             explained = torch.linalg.vecdot(A, A)
         else:
             explained = torch.zeros_like(k[..., 0])
@@ -133,7 +138,7 @@ class GP:
         """The joint posterior mean and covariance of the function at q points; differentiable once."""
         z = self.features(X)
         k = self.covariance(z, self.Z)
-        A = k @ self.R.mT
+        A = k @ (self._own_R if k.requires_grad else self.R).mT
         cov = self.covariance(z, z) - A @ A.mT
         return k @ self.alpha, cov
 
@@ -148,7 +153,7 @@ class GP:
         C = self.covariance(Z, z)
         K22 = C[self.n :]
         K22.diagonal().add_(self.hypers.noise_var)
-        rows = next_rows(self.R, C[: self.n], K22)
+        rows = next_rows(self._own_R if C.requires_grad else self.R, C[: self.n], K22)
         nothing = self.y.new_zeros(len(z))
         grown = replace(
             self,

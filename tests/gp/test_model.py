@@ -316,6 +316,28 @@ def test_the_variance_of_a_conditioned_process_has_a_gradient_by_the_new_row():
     assert torch.allclose(gradient.squeeze(0), numeric, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_gradient_asked_for_later_knows_nothing_of_rows_appended_since(keep):
+    # Rows are written into memory that factors share, and over those of a process that nobody has any more.
+    T, P = draws(4, D, seed=8).requires_grad_(True), draws(1, D, seed=7).requires_grad_(True)
+
+    def function(gp):
+        return gp.marginal(T)[1].sum() + gp.posterior(T)[1].sum() + gp.condition(P).R.sum()
+
+    gp, _ = example(12)
+    expected = torch.autograd.grad(function(gp.condition(draws(1, D, seed=9))), (T, P))
+    grown = gp.condition(draws(1, D, seed=9))
+    value, memory = function(grown), grown.R.untyped_storage().data_ptr()
+    if keep:
+        grown = grown.condition(draws(1, D, seed=10))
+    else:
+        del grown
+        grown = gp.condition(draws(2, D, seed=10))
+    assert grown.R.untyped_storage().data_ptr() == memory
+    for found, wanted in zip(torch.autograd.grad(value, (T, P)), expected, strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-10)
+
+
 def test_values_behind_pending_rows_are_refused():
     gp, X = example()
     with pytest.raises(SettingError, match="rows without a value must come last"):
