@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,8 @@ _MANY = 3  # objectives; from here on every other trial improves a random mix of
 _TOO_MANY = 5  # and from here on every trial
 _CPU_EFFORT = Effort()
 _GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class MultiObjectiveSuggester:
             try:
                 return self._model_based(data, cube, n, seed)
             except NumericsError as error:
+                logger.warning("trial %d is a random one: %s", data.number, error)
                 found = new_draws(cube, data.seen, n, generator(seed, data.number, "fallback"))
                 return Suggestion(found, {"source": "random", "fallback": str(error)})
 
