@@ -22,7 +22,7 @@ TOLERANCE = 2e-3  # nats that a full Newton step still promises
 SKIP = 1e-2  # nats; promises below it leave a warm start as it is
 _MAX_STEPS = 40
 _FIRST_RADIUS, _MAX_RADIUS, _MIN_RADIUS = 2.0, 8.0, 1e-7
-_SHIFTS = 128  # of the Hessian that are tried for a step's length; neighbours differ by a fifth
+_SHIFTS = 128  # of the model's curvature that are tried for a step's length; neighbours differ by a fifth
 _DAMPED = 0.2  # least curvature along a step, as a share of the model's, that a correction may bring
 
 
@@ -165,7 +165,7 @@ def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point,
 
 
 def _promise(g: Tensor, lam: Tensor, Q: Tensor) -> Tensor:  # (b,)
-    """What a full Newton step promises, in nats; infinite where the Hessian is not positive definite."""
+    """What a full Newton step promises, in nats; infinite where the model is not positive definite."""
     along = _times(Q.mT, g)
     gain = 0.5 * (along.square() / lam.clamp(min=1e-10)).sum(-1)
     return torch.where(lam[:, 0] > 0.0, gain, math.inf)
