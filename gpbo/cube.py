@@ -224,15 +224,16 @@ class Cube:
 
     def _grid(self, device: torch.device) -> _Grid:
         """The levels' constants on a device."""
-        if device not in self._grids:
+        found = self._grids.get(device)
+        if found is None:
             columns = torch.tensor(self.discrete, dtype=torch.long)
             low, high = self.log_edges[columns].unbind(-1)
             is_log = low.isfinite()
             low, width = low.nan_to_num(), torch.where(is_log, high - low, 1.0)
             first = torch.where(is_log, (low.exp() + 0.5).round(), 0.0).long()
             grid = (columns, self.n_levels[columns], is_log, low, width, first)
-            self._grids[device] = _Grid(*(tensor.to(device) for tensor in grid))
-        return self._grids[device]
+            found = self._grids[device] = _Grid(*(tensor.to(device) for tensor in grid))
+        return found
 
     @cached_property
     def _grids(self) -> dict[torch.device, _Grid]:
@@ -240,7 +241,8 @@ class Cube:
 
     def _tree(self, device: torch.device) -> _Tree:
         """The conditions as matrices on a device."""
-        if device not in self._trees:
+        found = self._trees.get(device)
+        if found is None:
             c, levels = len(self.conditions), max(len(one.allowed) for one in self.conditions)
             forbidden = torch.ones(c, levels, dtype=torch.float64)
             columns, children = torch.zeros(c, self.d).double(), torch.zeros(self.d, self.d).double()
@@ -252,8 +254,8 @@ class Cube:
                 depth[one.column] = max(depth[one.column], depth[one.parent] + 1)
             parents = torch.tensor([self.discrete.index(one.parent) for one in self.conditions])
             matrices = (parents, torch.arange(c), forbidden, columns, children)
-            self._trees[device] = _Tree(max(depth), *(matrix.to(device) for matrix in matrices))
-        return self._trees[device]
+            found = self._trees[device] = _Tree(max(depth), *(matrix.to(device) for matrix in matrices))
+        return found
 
     @cached_property
     def _trees(self) -> dict[torch.device, _Tree]:
