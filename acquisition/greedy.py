@@ -203,9 +203,9 @@ class _InTurn:
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (b, d) -> (b,), (b, d)
         k, G = self.gp.covariance_and_slope(X)
         n, tail = self.base.n, self.gp.R[self.base.n :]
-        A, V = whiten_and_solve(self.base.R, k[:, :n].mT)
+        A, V = whiten_and_solve(self.base.R, k[:, :n])
         B = (k @ tail.mT).mul_(self.sees)
-        var = self.gp.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
+        var = self.gp.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A)
         var -= torch.linalg.vecdot(B, B)
         sigma = var.clamp(min=_MIN_VAR * float(self.gp.hypers.outputscale)).sqrt()
         mean = torch.linalg.vecdot(k, self.alpha)
@@ -215,7 +215,7 @@ class _InTurn:
             torch.where(self.others, new, old) for new, old in zip(other, usual, strict=True)
         )
         V_all = B @ tail
-        V_all[:, :n] += V.mT
+        V_all[:, :n] += V
         weights = by_mean.unsqueeze(-1) * self.alpha - (by_sigma / sigma).unsqueeze(-1) * V_all
         return value, self.gp.pullback(X, G.mul_(weights))
 

@@ -138,30 +138,30 @@ def row_blocks(R: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         yield i, j, R[i:j, :j]
 
 
-def whiten_and_solve(R: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:  # (n, n), (n, p) -> (n, p), (n, p)
-    """A = R B and inv(K) B = R^T A, for the inverse factor R of K."""
+def whiten_and_solve(R: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:  # (n, n), (p, n) -> (p, n), (p, n)
+    """A = B R^T and B inv(K) = A R, for the inverse factor R of K; few rows cost half of what columns do."""
     A, solution = torch.empty_like(B), torch.zeros_like(B)
     for i, j, block in row_blocks(R):
-        A[i:j] = part = block @ B[:j]
-        solution[:j].addmm_(block.mT, part)
+        A[:, i:j] = part = B[:, :j] @ block.mT
+        solution[:, :j].addmm_(part, block)
     return A, solution
 
 
-def next_rows(R: Tensor, K12: Tensor, K22: Tensor) -> Tensor:  # -> (p, n + p)
-    """The rows that follow R in inv of the factor of [[K, K12], [K12^T, K22]], in O(n^2 p).
+def next_rows(R: Tensor, K21: Tensor, K22: Tensor) -> Tensor:  # -> (p, n + p)
+    """The rows that follow R in inv of the factor of [[K, K21^T], [K21, K22]], in O(n^2 p).
 
     Args:
         R: (n, n) the inverse factor of K.
-        K12: (n, p) covariance of the old points with the new ones.
+        K21: (p, n) covariance of the new points with the old ones.
         K22: (p, p) covariance of the new points, noise included.
 
     Raises:
         NumericsError: if the Schur complement is not positive definite.
     """
-    A, solution = whiten_and_solve(R, K12)
-    S, _ = cholesky(K22 - A.mT @ A)
+    A, solution = whiten_and_solve(R, K21)
+    S, _ = cholesky(K22 - A @ A.mT)
     S_inv = inverse_factor(S)
-    return torch.cat([-S_inv @ solution.mT, S_inv], dim=-1)
+    return torch.cat([-S_inv @ solution, S_inv], dim=-1)
 
 
 def log_h(z: Tensor) -> tuple[Tensor, Tensor]:

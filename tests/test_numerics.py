@@ -187,18 +187,18 @@ def test_the_inverse_factor_inverts_the_factor(device):
 def test_products_by_blocks_equal_whole_ones(n, p, size, seed):
     draws = torch.Generator().manual_seed(seed)
     R = torch.randn(n, n, generator=draws, dtype=torch.float64).tril()
-    B = torch.randn(n, p, generator=draws, dtype=torch.float64)
+    B = torch.randn(p, n, generator=draws, dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpbo.numerics._BLOCK_ON_CPU", size)
         blocks = list(row_blocks(R))
         A, solution = whiten_and_solve(R, B)
     assert sum(block.numel() for *_, block in blocks) <= n * (n + size) / 2
-    assert torch.allclose(A, R @ B, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(solution, R.mT @ (R @ B), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(A, B @ R.mT, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(solution, B @ R.mT @ R, rtol=1e-12, atol=1e-12)
 
 
 def test_products_by_blocks_have_gradients():
-    R, B = matrix(7).tril(), matrix(7)[:, :2].clone().requires_grad_(True)
+    R, B = matrix(7).tril(), matrix(7)[:2].clone().requires_grad_(True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpbo.numerics._BLOCK_ON_CPU", 3)
         assert torch.autograd.gradcheck(lambda B: whiten_and_solve(R, B), B)
@@ -206,7 +206,7 @@ def test_products_by_blocks_have_gradients():
 
 def grown(R, K12, K22):
     """R with the rows that follow it."""
-    rows = next_rows(R, K12, K22)
+    rows = next_rows(R, K12.mT, K22)
     return torch.cat([torch.cat([R, torch.zeros_like(K12)], dim=-1), rows])
 
 
@@ -216,7 +216,7 @@ def test_the_next_rows_are_those_of_a_fresh_factor(n, p, seed):
     K = matrix(n + p, seed)
     R = inverse_factor(cholesky(K[:n, :n])[0])
     fresh = inverse_factor(cholesky(K)[0])
-    assert torch.allclose(next_rows(R, K[:n, n:], K[n:, n:]), fresh[n:], rtol=1e-10, atol=1e-10)
+    assert torch.allclose(next_rows(R, K[n:, :n], K[n:, n:]), fresh[n:], rtol=1e-10, atol=1e-10)
 
 
 def test_appending_one_by_one_does_not_drift(device):
@@ -231,7 +231,7 @@ def test_appending_one_by_one_does_not_drift(device):
 def test_appending_what_is_not_positive_definite_is_refused():
     R = torch.eye(2, dtype=torch.float64)
     with pytest.raises(NumericsError, match="1 x 1 covariance is not positive definite"):
-        next_rows(R, torch.ones(2, 1, dtype=R.dtype), torch.ones(1, 1, dtype=R.dtype))
+        next_rows(R, torch.ones(1, 2, dtype=R.dtype), torch.ones(1, 1, dtype=R.dtype))
 
 
 def exact_variances(K, k):

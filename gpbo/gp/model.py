@@ -113,13 +113,13 @@ class GP:
         dmean/dx = sum_n alpha_n dk_n/dx and dvar/dx = -2 sum_n V_n dk_n/dx.
         """
         k, G = self.covariance_and_slope(X)
-        A, V = whiten_and_solve(self.R, k.mT)
+        A, V = whiten_and_solve(self.R, k)
         floor = MIN_VAR * self.hypers.outputscale
-        var = self.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A, dim=0)
+        var = self.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A)
 
         def gradient(by_mean: Tensor, by_var: Tensor) -> Tensor:
             by_var = torch.where(var > floor, -2.0 * by_var, 0.0)
-            weights = torch.addcmul(V.mT * by_var.unsqueeze(-1), self.alpha, by_mean.unsqueeze(-1))
+            weights = torch.addcmul(V * by_var.unsqueeze(-1), self.alpha, by_mean.unsqueeze(-1))
             return self.pullback(X, weights.mul_(G))
 
         return k @ self.alpha, var.clamp(min=floor), gradient
@@ -150,10 +150,10 @@ class GP:
         """
         z = self.features(X)
         Z = torch.cat([self.Z, z])
-        C = self.covariance(Z, z)
-        K22 = C[self.n :]
+        C = self.covariance(z, Z)
+        K22 = C[:, self.n :]
         K22.diagonal().add_(self.hypers.noise_var)
-        rows = next_rows(self._own_R if C.requires_grad else self.R, C[: self.n], K22)
+        rows = next_rows(self._own_R if C.requires_grad else self.R, C[:, : self.n], K22)
         nothing = self.y.new_zeros(len(z))
         grown = replace(
             self,
@@ -194,7 +194,7 @@ class GP:
             raise SettingError(f"`y`: rows without a value must come last, got one among the first {known}.")
         R = self.R[:known, :known]
         alpha = torch.zeros_like(y)
-        alpha[:known] = whiten_and_solve(R, y[:known].unsqueeze(-1))[1].squeeze(-1)
+        alpha[:known] = whiten_and_solve(R, y[:known].unsqueeze(0))[1].squeeze(0)
         return replace(self, y=y, alpha=alpha)
 
 
