@@ -26,7 +26,7 @@ _TOLERANCE = 5e-3  # of the climb, which may then be 1e-4 below the maximum
 _SETTLED = 4  # how many climbed points are settled
 _FLIPS = 24  # rounds of one-flip moves
 _PERTURBED_COLUMNS = 20  # at most so many columns of an incumbent move at once
-_BACKTRACK = (0.9, 0.7, 0.5, 0.3, 0.1)  # of the way to an infeasible maximum
+_WAY = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # to a maximum that may be infeasible
 
 
 class PointAcquisition(Protocol):
@@ -56,6 +56,10 @@ class Effort:
     perturbed: int = 512
     starts: int = 12
     rounds: int = 50
+
+
+CPU_EFFORT = Effort(raw=512, perturbed=256, starts=10)  # for continuous spaces; others have more basins
+GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 
 
 def maximize(
@@ -123,6 +127,17 @@ def perturb(X: Tensor, cube: Cube, n: int, generator: torch.Generator) -> Tensor
     return cube.snap(torch.where(keep, rows, moved)).to(X.device)
 
 
+def as_far_as_feasible(cube: Cube, X: Tensor, tops: Tensor) -> Tensor:  # (b, d), (b, d) -> (b, d)
+    """The last snapped points that are feasible on the straight ways from feasible rows of X to `tops`."""
+    if cube.constraint is None:
+        return cube.snap(tops)
+    found = X
+    for t in _WAY:
+        shorter = cube.snap(X + t * (tops - X))
+        found = torch.where(cube.feasible(shorter).unsqueeze(-1), shorter, found)
+    return found
+
+
 def _choose_starts(values: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """The best half of the starts outright, the rest by a Boltzmann draw over standardised values."""
     n = min(n, len(values))
@@ -153,14 +168,7 @@ def _climb(
         sift=(_SIFTING, ahead),
         held=cube.held,
     )
-    X, tops = X[climbed.start], cube.snap(climbed.x)
-    if cube.constraint is None:
-        return tops
-    way = [cube.snap(X + t * (tops - X)) for t in (1.0, *_BACKTRACK)]
-    for shorter in reversed(way):
-        allowed = cube.feasible(shorter).unsqueeze(-1)
-        X = torch.where(allowed, shorter, X)
-    return X
+    return as_far_as_feasible(cube, X[climbed.start], climbed.x)
 
 
 def _settle(acquisition: PointAcquisition, cube: Cube, X: Tensor) -> Tensor:  # (b, d)

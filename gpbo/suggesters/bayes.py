@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from gpbo.acquisition import (
+    CPU_EFFORT,
+    GPU_EFFORT,
     PENDING,
     Analytic,
     Effort,
@@ -50,8 +52,6 @@ AcquisitionName = Literal["log_ei", "ei", "log_pi", "ucb"]
 BatchName = Literal["auto", "greedy", "joint", "thompson", "ucb_pe"]
 
 _INCUMBENTS = 5
-_CPU_EFFORT = Effort(raw=512, perturbed=256, starts=10)  # for continuous spaces; others have more basins
-_GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 _GREEDY = 128  # points; beyond, a greedy batch takes seconds and Thompson samples do as well
 _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
@@ -210,7 +210,7 @@ class GPSuggester:
     ) -> tuple[Tensor, dict[str, Any]]:  # (<= n, d)
         """Points chosen in turn, each accounting for those before; and what to note of them."""
         seen, number, scale = data.seen, data.number, gp.hypers.lengthscale
-        effort = _GPU_EFFORT if seen.is_cuda else Effort() if cube.discrete else _CPU_EFFORT
+        effort = GPU_EFFORT if seen.is_cuda else Effort() if cube.discrete else CPU_EFFORT
         if n > 1 and self.pending != "fantasies":
             turns = Turns(
                 lambda best: self._acquisition(gp, best, seed).rule,
