@@ -230,7 +230,7 @@ def _climb(acquisition: _InTurn, cube: Cube, X: Tensor) -> Tensor:  # (b, d)
     """Local maxima near the rows of X, snapped; a row whose maximum is infeasible goes as far as it may."""
     if bool(cube.is_categorical.all()):
         return X
-    scale = acquisition.gp.hypers.lengthscale
+    scale = acquisition.gp.lengthscale
     tops = maximize_rows(
         acquisition.value_and_gradient, X, scale=scale, max_rounds=_ROUNDS, tolerance=_TOLERANCE
     ).x

@@ -244,7 +244,7 @@ def _climb(paths: Paths, cube: Cube, X: Tensor, rounds: int) -> Tensor:  # (q, b
         return value.flatten(), slope.flatten(0, 1)
 
     rows = X.flatten(0, 1)
-    tops = maximize_rows(function, rows, scale=paths.gp.hypers.lengthscale, max_rounds=rounds).x
+    tops = maximize_rows(function, rows, scale=paths.gp.lengthscale, max_rounds=rounds).x
     return as_far_as_feasible(cube, rows, tops).reshape(X.shape)
 
 
