@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -231,7 +232,6 @@ def _climb(acquisition: _InTurn, cube: Cube, X: Tensor) -> Tensor:  # (b, d)
     if bool(cube.is_categorical.all()):
         return X
     scale = acquisition.gp.lengthscale
-    tops = maximize_rows(
-        acquisition.value_and_gradient, X, scale=scale, max_rounds=_ROUNDS, tolerance=_TOLERANCE
-    ).x
+    climb = partial(maximize_rows, max_rounds=_ROUNDS, tolerance=_TOLERANCE, held=cube.held)
+    tops = climb(acquisition.value_and_gradient, X, scale=scale).x
     return as_far_as_feasible(cube, X, tops)

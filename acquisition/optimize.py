@@ -98,8 +98,9 @@ def maximize(
     if cube.discrete:
         best = climbed[found_values[-1].topk(min(_SETTLED, len(climbed))).indices]
         settled = _climb(acquisition, cube, _settle(acquisition, cube, best), scale, effort.rounds)
-        found += [settled, _neighbourhood(cube, settled)]
-        found_values += [acquisition.values(settled), acquisition.values(found[-1])]
+        last = [part for part in (settled, _neighbourhood(cube, settled)) if len(part)]
+        found += last
+        found_values += [acquisition.values(part) for part in last]
     X, values = torch.cat(found), torch.cat(found_values)
     order = values.nan_to_num(nan=-torch.inf).argsort(descending=True)
     for rows in order.split(16):  # almost always the first row will do
@@ -165,6 +166,7 @@ def _climb(
         max_rounds=rounds,
         tolerance=_TOLERANCE,
         sift=(_SIFTING, ahead),
+        held=cube.held,
     )
     return as_far_as_feasible(cube, X[climbed.start], climbed.x)
 

@@ -244,7 +244,8 @@ def _climb(paths: Paths, cube: Cube, X: Tensor, rounds: int) -> Tensor:  # (q, b
         return value.flatten(), slope.flatten(0, 1)
 
     rows = X.flatten(0, 1)
-    tops = maximize_rows(function, rows, scale=paths.gp.lengthscale, max_rounds=rounds).x
+    scale = paths.gp.lengthscale
+    tops = maximize_rows(function, rows, scale=scale, max_rounds=rounds, held=cube.held).x
     return as_far_as_feasible(cube, rows, tops).reshape(X.shape)
 
 
@@ -261,7 +262,7 @@ def _settle(paths: Paths, cube: Cube, X: Tensor) -> Tensor:  # (q, 1, d)
     moving = torch.arange(len(X), device=X.device)
     for _ in range(_SWEEPS):
         before = X[moving].clone()
-        for j in cube.discrete:
+        for j in [j for j in cube.discrete if j not in cube.held]:
             X[moving], values[moving] = _move(paths[moving], cube, X[moving], values[moving], j)
         moving = moving[(X[moving] != before).any(-1)]
         if len(moving) == 0:

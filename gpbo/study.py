@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["minimize", "maximize"]
 _DIRECTIONS = ("minimize", "maximize")
+_SAME = 1e-9  # unit cube: points nearer than this are one
 _Chosen = tuple[Config, dict[str, Any]]  # a config and how it was chosen
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class Study:
     Args:
         space: What may be tuned.
         suggester: How the next config is chosen; by default by Gaussian processes: for one objective
-            `GPSuggester`, for several or under outcome constraints `MultiObjectiveSuggester`.
+            `GPSuggester`, for several or under outcome constraints `MultiObjectiveSuggester`, with budgets
+            `MultiFidelitySuggester`.
         scheduler: How much of a trial is run before it is judged; by default all of it.
         store: Where trials are kept: None for this process's memory, the path of an SQLite file, a database
             URL, or a `Store`.
@@ -175,12 +177,14 @@ class Study:
         return f"Study({self.name!r}, {len(self.space.parameters)} parameters, {seen})"
 
     @overload
-    def ask(self) -> Trial | None: ...
+    def ask(self, *, fixed: Mapping[str, Any] | None = None) -> Trial | None: ...
 
     @overload
-    def ask(self, n: int) -> list[Trial]: ...
+    def ask(self, n: int, *, fixed: Mapping[str, Any] | None = None) -> list[Trial]: ...
 
-    def ask(self, n: int | None = None) -> Trial | list[Trial] | None:
+    def ask(
+        self, n: int | None = None, *, fixed: Mapping[str, Any] | None = None
+    ) -> Trial | list[Trial] | None:
         """The next trial to evaluate, or None when there is nothing (more) to run; with `n`, a list.
 
         None, or a shorter list, means that the scheduler waits for other trials or is done, or that a finite
@@ -188,22 +192,29 @@ class Study:
 
         Args:
             n: How many trials to ask for at once; a suggester chooses them to go together.
+            fixed: Values that some parameters must have in new configs; the suggester chooses the others,
+                and learns from all trials. Queued configs wait, and trials that a scheduler resumes come
+                as they are.
 
         Raises:
             SettingError: if `n` is not a whole number >= 1.
+            ConfigError: if `fixed` names an unknown parameter, a value outside its domain, or one that would
+                be inactive.
+            SpaceError: if the constraints leave so little that no config was found.
         """
+        held = {} if fixed is None else self.space.fix(fixed)
         if n is None:
-            return self._ask(owner=None)
+            return self._ask(owner=None, fixed=held)
         n = whole("n", n, low=1)
         asked: list[Trial] = []
         with self._store.asking():
             while len(asked) < n:
                 trials = self._store.trials()
-                if self._scheduler.rungs or self._queued(trials):
-                    one = self._ask(owner=None)
+                if self._scheduler.rungs or (not held and self._queued(trials)):
+                    one = self._ask(owner=None, fixed=held)
                     more = [] if one is None else [one]
                 else:
-                    more = self._add(trials, self._suggest(trials, n - len(asked)), Start(), None)
+                    more = self._add(trials, self._suggest(trials, n - len(asked), held), Start(), None)
                 asked += more
                 if not more:
                     break
@@ -498,7 +509,9 @@ class Study:
         """Let go of the store's files and connections; neither the study nor the store is used afterwards."""
         self._store.close()
 
-    def _ask(self, owner: str | None, n_trials: int | None = None) -> Trial | None:
+    def _ask(
+        self, owner: str | None, n_trials: int | None = None, fixed: Config | None = None
+    ) -> Trial | None:
         """The next trial for `owner`; a new config only while the study holds fewer than `n_trials`."""
         with self._store.asking():
             trials = self._store.trials()
@@ -511,7 +524,8 @@ class Study:
                 return _lent(new) if self._store.swap(old, new) else None
             if n_trials is not None and len(trials) >= n_trials <= sum(t.is_own for t in trials):
                 return None
-            added = self._add(trials, self._queued(trials) or self._suggest(trials, 1), wish, owner)
+            queued = [] if fixed else self._queued(trials)
+            added = self._add(trials, queued or self._suggest(trials, 1, fixed or {}), wish, owner)
             return added[0] if added else None
 
     def _add(
@@ -538,18 +552,35 @@ class Study:
         used = sum(t.info.get("source") == "queue" for t in trials) if queue else 0
         return [(dict(config), {"source": "queue"}) for config in queue[used : used + 1]]
 
-    def _suggest(self, trials: Sequence[Trial], n: int) -> list[_Chosen]:
+    def _suggest(self, trials: Sequence[Trial], n: int, fixed: Config) -> list[_Chosen]:
         from gpbo.data import Datasets
 
         if self._suggester is None:
-            self._suggester = _default_suggester(len(self.directions), bool(self.outcome_constraints))
+            self._suggester = self._default_suggester()
         if self._datasets is None:
             self._datasets = Datasets(
                 self.space, self._maximize, self.outcome_constraints, device=self.device
             )
         data = self._datasets(trials, number=len(trials))
-        suggestion = self._suggester.suggest(data, self.space.cube, n, self.seed)
-        return [(config, dict(suggestion.info)) for config in self.space.decode(suggestion.X)]
+        cube = self.space.part(fixed) if fixed else self.space.cube
+        suggestion = self._suggester.suggest(data, cube, n, self.seed)
+        X, info = suggestion.X, dict(suggestion.info)
+        if not fixed:
+            return [(config, dict(info)) for config in self.space.decode(X)]
+        if ((cube.snap(X) - X).abs() > _SAME).any():
+            raise SettingError(f"{self._suggester!r} cannot be asked with `fixed`: it ignores `cube.snap`.")
+        # What was fixed is kept to the last digit.
+        return [(config | fixed, info | {"fixed": dict(fixed)}) for config in self.space.decode(X)]
+
+    def _default_suggester(self) -> Suggester:
+        from gpbo.suggesters.bayes import GPSuggester
+        from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+        from gpbo.suggesters.multifidelity import MultiFidelitySuggester
+
+        if self._scheduler.rungs:
+            return MultiFidelitySuggester()
+        several = len(self.directions) > 1 or bool(self.outcome_constraints)
+        return MultiObjectiveSuggester() if several else GPSuggester()
 
     def _change(
         self,
@@ -688,13 +719,6 @@ def _directions(direction: Any) -> tuple[Direction, ...]:
     if not listed:
         raise SettingError("`direction` must name at least one objective's direction, got none.")
     return listed
-
-
-def _default_suggester(objectives: int, constrained: bool) -> Suggester:
-    from gpbo.suggesters.bayes import GPSuggester
-    from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
-
-    return MultiObjectiveSuggester() if objectives > 1 or constrained else GPSuggester()
 
 
 def _disagree(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:

@@ -166,7 +166,8 @@ class GPSuggester:
         elif batch == "joint" and n > 1:
             found = self._jointly(gp, best_f, cube, data, top, n, seed)
         else:
-            explore = n == 1 and self._is_exhausted(data.info.get("log_ei"))
+            whole = cube.fixed is None  # what is to be gained in a part says little about the whole
+            explore = n == 1 and whole and self._is_exhausted(data.info.get("log_ei"))
             found, notes = self._one_by_one(gp, best_f, cube, data, top, n, seed, explore=explore)
             info |= notes
         if len(found) < n:
@@ -258,7 +259,7 @@ class GPSuggester:
             if x is None:
                 break
             found = torch.cat([found, x.unsqueeze(0)])
-            if self.acquisition == "log_ei" and not explore:
+            if self.acquisition == "log_ei" and not explore and cube.fixed is None:
                 notes["log_ei"] = float(acquisition.values(x.unsqueeze(0)))
             if k + 1 < n:
                 gp = with_pending(gp, x.unsqueeze(0), self.pending)
@@ -283,7 +284,8 @@ class GPSuggester:
         others = cube.draw((_JOINT_STARTS - 1) * n, draws).to(seen.device).reshape(-1, n, cube.d)
         starts = torch.cat([greedy.unsqueeze(0), others])
         scale = gp.lengthscale.repeat(n)
-        tops = maximize_rows(joint.value_and_gradient, starts.flatten(1), scale=scale).x
+        held = [k * cube.d + j for k in range(n) for j in cube.held]
+        tops = maximize_rows(joint.value_and_gradient, starts.flatten(1), scale=scale, held=held).x
         batches = torch.cat([cube.snap(tops.reshape(-1, n, cube.d)), greedy.unsqueeze(0)])
         for row in joint(batches).argsort(descending=True).tolist():
             if bool((is_new(batches[row], seen) & cube.feasible(batches[row])).all()):

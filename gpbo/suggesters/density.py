@@ -103,7 +103,7 @@ class BOHBSuggester:
             pairs = [self._densities(each, cube) for each in splits]
             theta = _rung_weights(data, splits, pairs, draws)
             good, bad = (_mixture(parts, theta) for parts in zip(*pairs, strict=True))
-        C = good.sample(self.n_candidates, self.bandwidth_factor, draws)
+        C = cube.hold(good.sample(self.n_candidates, self.bandwidth_factor, draws))
         points = cube.snap(C)
         at = C if self.reference else points  # the published code scores numbers before rounding them
         score = _score(good.log_prob(at), bad.log_prob(at))
