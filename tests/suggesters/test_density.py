@@ -13,7 +13,7 @@ from gpbo.errors import SettingError
 from gpbo.seeding import generator
 from gpbo.space import Categorical, Float, Int, SearchSpace
 from gpbo.suggesters.density import BOHBSuggester, _best_first, _score
-from gpbo.suggesters.kernel_density import Density, ReferenceDensity, _log_mass
+from gpbo.suggesters.kernel_density import Density, Mixture, ReferenceDensity, _log_mass
 from gpbo.suggesters.quasirandom import RandomSuggester
 
 nan, inf = math.nan, math.inf
@@ -371,7 +371,7 @@ def two_rungs(foretells, n=60, n_high=24, seed=0):
 def test_a_budget_that_foretells_the_highest_has_a_part_and_one_that_misleads_has_none():
     thetas = {}
     for foretells in (True, False):
-        data, cube = two_rungs(foretells)
+        data, cube = two_rungs(foretells, n_high=12)
         suggester = BOHBSuggester(random_fraction=0.0)
         thetas[foretells] = suggester.suggest(data, cube, 1, 0).info["theta"]
     assert thetas[True]["1"] > 0.3
