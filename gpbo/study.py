@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from gpbo.amendment import amended, retracted
 from gpbo.checks import as_whole, finite, whole
 from gpbo.errors import (
     MissingExtraError,
@@ -272,20 +273,61 @@ class Study:
             budget = trial.budget  # what it was given when asked for: it may have been promoted since
 
         def told(now: Trial) -> Trial:
-            now = noted(now)
+            now = noted(_running(now, "told"))
             if bad:
                 at = now.budget if budget is None else budget
                 return _failed(now, f"the objective's {bad}{f' at budget {at}' if rungs else ''}")
             spent = report_budget(now, budget, rungs) if rungs else budget
             seen = Observation(values, now.budget if spent is None else spent, seconds, measured)
             new = replace(now, observations=(*now.observations, seen))
-            trials = list(self._store.trials())
-            trials[now.number] = new
-            return _in_state(new, self._scheduler.judge(self._minimised(trials), now.number))
+            return _in_state(new, self._judge(new))
 
-        return self._change(
-            trial, told, "told", unless=lambda now: bool(rungs) and is_reported(now, budget, rungs)
-        )
+        return self._change(trial, told, unless=lambda now: bool(rungs) and is_reported(now, budget, rungs))
+
+    def amend(
+        self,
+        trial: Trial | int,
+        value: Any,
+        *,
+        outcomes: Mapping[str, Any] | None = None,
+        budget: float | None = None,
+    ) -> Trial:
+        """Correct what was observed of a trial that is not running; the trial as it is then.
+
+        What was decided by the old value stays decided: the state of the trial, and what became of others.
+        Whatever is decided from now on goes by the new value. What was there before is kept in
+        ``trial.info["amended"]``.
+
+        A failed trial that has no observation at this budget gets one, and the state that `tell` would have
+        given it. A value or an outcome that is not finite takes the observation back, with those at larger
+        budgets, and makes the trial a failed one.
+
+        Args:
+            trial: The trial, or its number.
+            value: A number, or a sequence with one number for each objective.
+            outcomes: A number for each name in the study's outcome constraints.
+            budget: That of the observation to be corrected; by default the last one's, and of a failed trial
+                the one it did not reach.
+
+        Raises:
+            UnknownTrialError: if there is no such trial.
+            TrialStateError: if the trial is running.
+            SettingError: if `budget` is not a finite number >= 0.
+            ResultError: if `value` is not a number for each objective, `outcomes` not one for each name, or
+                the trial has no observation at `budget`; the trial stays as it is.
+        """
+        values, measured = self._values(value), self._measured(outcomes)
+        if budget is not None:
+            budget = finite("budget", budget, low=0)
+        bad = _not_finite(values, measured)
+
+        def corrected(now: Trial) -> Trial:
+            if bad:
+                return retracted(now, budget=budget, error=f"the amended {bad}")
+            rungs = self._scheduler.rungs
+            return amended(now, values, measured, budget=budget, rungs=rungs, judge=self._judge)
+
+        return self._change(trial, corrected)
 
     def fail(self, trial: Trial | int, error: BaseException | str) -> Trial:
         """Record that a running trial has no value, and why.
@@ -299,7 +341,7 @@ class Study:
             error = "".join(traceback.format_exception(error)).strip()
         if not isinstance(error, str) or not error.strip():
             raise SettingError(f"`error` must be an exception or a text that says why, got {error!r}.")
-        return self._change(trial, lambda now: _failed(now, error), "failed")
+        return self._change(trial, lambda now: _failed(_running(now, "failed"), error))
 
     def add(
         self,
@@ -586,7 +628,6 @@ class Study:
         self,
         trial: Trial | int,
         change: Callable[[Trial], Trial],
-        what: str,
         *,
         unless: Callable[[Trial], bool] = lambda _: False,
     ) -> Trial:
@@ -607,15 +648,15 @@ class Study:
                 )
             if unless(old):
                 return old
-            if old.state is not State.RUNNING:
-                result = f"value {old.value}" if old.values else f"error {old.error!r}"
-                raise TrialStateError(
-                    f"only a running trial can be {what}, but trial {number} is {old.state} with {result}; "
-                    "it stays as it is."
-                )
             new = change(old)
             if self._store.swap(old, new):
                 return new
+
+    def _judge(self, trial: Trial) -> State:
+        """What the scheduler says of a trial with a new observation."""
+        trials = list(self._store.trials())
+        trials[trial.number] = trial
+        return self._scheduler.judge(self._minimised(trials), trial.number)
 
     def _values(self, value: Any) -> tuple[float, ...]:
         m = len(self.directions)
@@ -693,6 +734,17 @@ class Study:
         if stored["seed"] != seed:
             logger.info("study %r keeps its stored seed %s, not %s.", self.name, stored["seed"], seed)
         return int(stored["seed"])
+
+
+def _running(trial: Trial, what: str) -> Trial:
+    """The trial, if it is running."""
+    if trial.state is not State.RUNNING:
+        result = f"value {trial.value}" if trial.values else f"error {trial.error!r}"
+        raise TrialStateError(
+            f"only a running trial can be {what}, but trial {trial.number} is {trial.state} with {result}; "
+            "it stays as it is."
+        )
+    return trial
 
 
 def _lent(trial: Trial) -> Trial:
