@@ -13,7 +13,7 @@ ROWS = [
     ["_version", "checks", "errors", "seeding"],
     ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "trial"],
     ["executors", "gp", "schedulers", "space", "stores"],
-    ["acquisition", "checkpoint", "data", "diagnostics", "job"],
+    ["acquisition", "amendment", "checkpoint", "data", "diagnostics", "job"],
     ["suggesters"],
     ["study"],
     ["budgets", "progress", "run", "simulation"],

@@ -87,6 +87,9 @@ class GP:
 
     def marginal(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., d) -> (...), (...)
         """The posterior mean and variance of the function at each point, noise left out."""
+        if X.ndim == 1:
+            mean, var = self.marginal(X.unsqueeze(0))
+            return mean[0], var[0]
         z = self.features(X)
         k = self.covariance(z, self.Z)
         if k.requires_grad:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from gpbo.acquisition import (
+    CPU_EFFORT,
+    GPU_EFFORT,
     PENDING,
     Analytic,
     Effort,
@@ -50,8 +52,6 @@ AcquisitionName = Literal["log_ei", "ei", "log_pi", "ucb"]
 BatchName = Literal["auto", "greedy", "joint", "thompson", "ucb_pe"]
 
 _INCUMBENTS = 5
-_CPU_EFFORT = Effort(raw=512, perturbed=256, starts=10)  # for continuous spaces; others have more basins
-_GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 _GREEDY = 128  # points; beyond, a greedy batch takes seconds and Thompson samples do as well
 _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
@@ -159,7 +159,8 @@ class GPSuggester:
         elif batch == "joint" and n > 1:
             found = self._jointly(gp, best_f, cube, data, top, n, seed)
         else:
-            explore = n == 1 and self._is_exhausted(data.info.get("log_ei"))
+            whole = cube.fixed is None  # what is to be gained in a part says little about the whole
+            explore = n == 1 and whole and self._is_exhausted(data.info.get("log_ei"))
             found, notes = self._one_by_one(gp, best_f, cube, data, top, n, seed, explore=explore)
             info |= notes
         if len(found) < n:
@@ -209,7 +210,7 @@ class GPSuggester:
     ) -> tuple[Tensor, dict[str, Any]]:  # (<= n, d)
         """Points chosen in turn, each accounting for those before; and what to note of them."""
         seen, number, scale = data.seen, data.number, gp.hypers.lengthscale
-        effort = _GPU_EFFORT if seen.is_cuda else Effort() if cube.discrete else _CPU_EFFORT
+        effort = GPU_EFFORT if seen.is_cuda else Effort() if cube.discrete else CPU_EFFORT
         if n > 1 and self.pending != "fantasies":
             turns = Turns(
                 lambda best: self._acquisition(gp, best, seed).rule,
@@ -230,7 +231,7 @@ class GPSuggester:
             if x is None:
                 break
             found = torch.cat([found, x.unsqueeze(0)])
-            if self.acquisition == "log_ei" and not explore:
+            if self.acquisition == "log_ei" and not explore and cube.fixed is None:
                 notes["log_ei"] = float(acquisition.values(x.unsqueeze(0)))
             if k + 1 < n:
                 gp = with_pending(gp, x.unsqueeze(0), self.pending)
@@ -255,7 +256,8 @@ class GPSuggester:
         others = cube.draw((_JOINT_STARTS - 1) * n, draws).to(seen.device).reshape(-1, n, cube.d)
         starts = torch.cat([greedy.unsqueeze(0), others])
         scale = gp.hypers.lengthscale.repeat(n)
-        tops = maximize_rows(joint.value_and_gradient, starts.flatten(1), scale=scale).x
+        held = [k * cube.d + j for k in range(n) for j in cube.held]
+        tops = maximize_rows(joint.value_and_gradient, starts.flatten(1), scale=scale, held=held).x
         batches = torch.cat([cube.snap(tops.reshape(-1, n, cube.d)), greedy.unsqueeze(0)])
         for row in joint(batches).argsort(descending=True).tolist():
             if bool((is_new(batches[row], seen) & cube.feasible(batches[row])).all()):

@@ -104,7 +104,7 @@ class BOHBSuggester:
         else:
             least = max(self.min_bandwidth, 1 / (8 * len(split.good)))
             good, bad = Density.fit(split.good, cube, least), Density.fit(split.bad, cube, least)
-        C = good.sample(self.n_candidates, self.bandwidth_factor, draws)
+        C = cube.hold(good.sample(self.n_candidates, self.bandwidth_factor, draws))
         points = cube.snap(C)
         at = C if self.reference else points  # the published code scores numbers before rounding them
         score = _score(good.log_prob(at), bad.log_prob(at))

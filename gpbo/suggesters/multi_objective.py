@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpbo.acquisition import Effort, maximize, with_pending
+from gpbo.acquisition import GPU_EFFORT, Effort, maximize, with_pending
 from gpbo.acquisition.multi_objective import constraint_values, front_values, leading, log_ehvi
 from gpbo.cube import Cube
 from gpbo.data import Dataset
@@ -22,8 +22,6 @@ from gpbo.suggesters.bayes import GPSuggester
 
 _MANY = 3  # objectives; from here on every other trial improves a random mix of them
 _TOO_MANY = 5  # and from here on every trial
-_CPU_EFFORT = Effort()
-_GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +89,7 @@ class MultiObjectiveSuggester:
                 seen=torch.cat([data.seen, found]),
                 scale=scale,
                 seed=derive(seed, data.number, "acquisition", k),
-                effort=_GPU_EFFORT if X.is_cuda else _CPU_EFFORT,
+                effort=GPU_EFFORT if X.is_cuda else Effort(),
             )
             if x is None:
                 draws = generator(seed, data.number, "rest")
