@@ -57,6 +57,7 @@ from gpbo import ASHA, BOHBSuggester, GPSuggester, Hyperband, RandomSuggester, S
 from gpbo.errors import SettingError
 from gpbo.schedulers.base import Scheduler
 from gpbo.suggesters.base import Suggester
+from gpbo.suggesters.multifidelity import MultiFidelitySuggester
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 N_RESAMPLES = 2000
@@ -73,6 +74,9 @@ ENTRANTS: Mapping[str, Entrant] = {
     "hyperband": lambda low, high: (Hyperband(low, high), RandomSuggester()),
     "bohb-reference": lambda low, high: (Hyperband(low, high), BOHBSuggester(reference=True)),
     "bohb": lambda low, high: (Hyperband(low, high), BOHBSuggester()),
+    "hyperband-mix": lambda low, high: (Hyperband(low, high), MultiFidelitySuggester()),
+    "asha-mix": lambda low, high: (ASHA(low, high), MultiFidelitySuggester()),
+    "hyperband-mix3": lambda low, high: (Hyperband(low, high), MultiFidelitySuggester(density_share=0.25)),
     "hyperband-gp": lambda low, high: (Hyperband(low, high), GPSuggester()),
     "asha": lambda low, high: (ASHA(low, high), RandomSuggester()),
     "asha-bohb": lambda low, high: (ASHA(low, high), BOHBSuggester()),
