@@ -41,6 +41,7 @@ THIRD_PARTIES = {
     "gpytorch": {"integrations.botorch", "integrations.botorch_model"},
     "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
     "numpy": {"executors"},
+    "optuna": {"integrations.optuna", "integrations.optuna_trials"},
     "pandas": {"study"},
     "pydantic": {"studyfile", "sweepfile"},
     "pydantic_core": {"studyfile", "sweepfile"},
