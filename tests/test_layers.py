@@ -42,6 +42,7 @@ THIRD_PARTIES = {
     "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
     "joblib": {"integrations.sklearn"},
     "numpy": {"executors", "integrations.sklearn"},
+    "optuna": {"integrations.optuna", "integrations.optuna_trials"},
     "pandas": {"study"},
     "pydantic": {"studyfile", "sweepfile"},
     "pydantic_core": {"studyfile", "sweepfile"},
