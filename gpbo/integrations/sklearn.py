@@ -34,7 +34,8 @@ __all__ = ["GPBOSearchCV", "space_from_sklearn"]
 
 if release(sklearn.__version__) < (1, 9):  # before, a search was not told how its samples are split
     raise MissingExtraError(
-        f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; pip install 'scikit-learn>=1.9'."
+        f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; "
+        "pip install 'scikit-learn>=1.9'."
     )
 check_tested("scikit-learn", sklearn.__version__, "1.9", "1.9")
 
