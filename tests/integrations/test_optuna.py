@@ -497,6 +497,36 @@ class TestObservations:
         assert points(study)[:2] == [(0.25, 0.0), (0.5, 0.5)]
         assert len(set(points(study))) == 4
 
+    def test_the_rest_of_an_enqueued_trial_is_chosen_to_go_with_it(self):
+        recorder = Recorder()
+        study = optuna.create_study(sampler=GPBOSampler(suggester=recorder))
+        study.optimize(bowl, 2)
+        study.enqueue_trial({"y": 0.1})
+        study.optimize(bowl, 1)
+        _, cube = recorder.told[-1]
+        assert cube.held == [1]
+        assert cube.fixed[1].item() == pytest.approx(0.55)
+        assert study.trials[-1].params["y"] == study.trials[-1].system_attrs["gpbo"]["config"]["y"] == 0.1
+
+    @pytest.mark.parametrize(
+        ("values", "config"),
+        [({"m": 0.25}, {"kind", "m"}), ({"kind": "b", "m": 0.25}, {"kind"}), ({"m": 7.0}, {"kind"})],
+    )
+    def test_what_a_queue_fixes_goes_along_with_its_branch(self, values, config):
+        def objective(trial):
+            kind = trial.suggest_categorical("kind", ["a", "b"])
+            return trial.suggest_float("m", 0, 1) if kind == "a" else 2.0
+
+        study = optuna.create_study(sampler=GPBOSampler(suggester=gpbo.RandomSuggester()))
+        study.optimize(objective, 4)
+        study.enqueue_trial(values)
+        trial = study.ask()
+        trial.suggest_float("other", 0, 1)
+        proposed = study.trials[4].system_attrs["gpbo"]["config"]
+        if config == {"kind", "m"}:
+            assert proposed == {"kind": 0, "m": 0.25}
+        assert set(proposed) >= config
+
 
 class TestHosts:
     """What Ray's `OptunaSearch` does with a study."""
