@@ -1,16 +1,19 @@
 import importlib.util
 import math
 import pickle
+import runpy
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import optuna
 import pytest
 import torch
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
@@ -615,6 +618,29 @@ class TestPruner:
     def test_bad_settings(self):
         with pytest.raises(SettingError, match="`reduction_factor` must be"):
             GPBOPruner(1, 9, 1)
+
+
+class TestTheHubsPackage:
+    FOLDER = Path(__file__).parents[2] / "examples" / "optunahub" / "package" / "samplers" / "gpbo"
+
+    def test_it_has_what_the_registry_wants(self):
+        _, front, text = (self.FOLDER / "README.md").read_text().split("---\n", 2)
+        facts = yaml.safe_load(front)
+        assert list(facts) == ["author", "title", "description", "tags", "optuna_versions", "license"]
+        assert "sampler" in facts["tags"]
+        sections = [line for line in text.splitlines() if line.startswith("## ")]
+        assert sections == ["## Abstract", "## APIs", "## Installation", "## Example"]
+        assert {path.name for path in self.FOLDER.iterdir()} >= {"LICENSE", "example.py", "requirements.txt"}
+
+    def test_it_gives_the_sampler_and_the_pruner(self):
+        module = runpy.run_path(str(self.FOLDER / "__init__.py"))
+        assert module["GPBOSampler"] is GPBOSampler
+        assert module["GPBOPruner"] is GPBOPruner
+
+    def test_its_example_runs(self, capsys):
+        runpy.run_path(str(self.FOLDER / "example.py"), run_name="__main__")
+        *_, best = capsys.readouterr().out.split()
+        assert float(best) < 1.0
 
 
 class TestTheHost:
