@@ -231,7 +231,7 @@ def _climb(acquisition: _InTurn, cube: Cube, X: Tensor) -> Tensor:  # (b, d)
     """Local maxima near the rows of X, snapped; a row whose maximum is infeasible goes as far as it may."""
     if bool(cube.is_categorical.all()):
         return X
-    scale = acquisition.gp.hypers.lengthscale
+    scale = acquisition.gp.lengthscale
     climb = partial(maximize_rows, max_rounds=_ROUNDS, tolerance=_TOLERANCE, held=cube.held)
     tops = climb(acquisition.value_and_gradient, X, scale=scale).x
     return as_far_as_feasible(cube, X, tops)

@@ -244,7 +244,7 @@ def _climb(paths: Paths, cube: Cube, X: Tensor, rounds: int) -> Tensor:  # (q, b
         return value.flatten(), slope.flatten(0, 1)
 
     rows = X.flatten(0, 1)
-    scale = paths.gp.hypers.lengthscale
+    scale = paths.gp.lengthscale
     tops = maximize_rows(function, rows, scale=scale, max_rounds=rounds, held=cube.held).x
     return as_far_as_feasible(cube, rows, tops).reshape(X.shape)
 

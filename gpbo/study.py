@@ -62,7 +62,8 @@ class Study:
     Args:
         space: What may be tuned.
         suggester: How the next config is chosen; by default by Gaussian processes: for one objective
-            `GPSuggester`, for several or under outcome constraints `MultiObjectiveSuggester`.
+            `GPSuggester`, for several or under outcome constraints `MultiObjectiveSuggester`, with budgets
+            `MultiFidelitySuggester`.
         scheduler: How much of a trial is run before it is judged; by default all of it.
         store: Where trials are kept: None for this process's memory, the path of an SQLite file, a database
             URL, or a `Store`.
@@ -597,7 +598,7 @@ class Study:
         from gpbo.data import Datasets
 
         if self._suggester is None:
-            self._suggester = _default_suggester(len(self.directions), bool(self.outcome_constraints))
+            self._suggester = self._default_suggester()
         if self._datasets is None:
             self._datasets = Datasets(
                 self.space, self._maximize, self.outcome_constraints, device=self.device
@@ -612,6 +613,16 @@ class Study:
             raise SettingError(f"{self._suggester!r} cannot be asked with `fixed`: it ignores `cube.snap`.")
         # What was fixed is kept to the last digit.
         return [(config | fixed, info | {"fixed": dict(fixed)}) for config in self.space.decode(X)]
+
+    def _default_suggester(self) -> Suggester:
+        from gpbo.suggesters.bayes import GPSuggester
+        from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+        from gpbo.suggesters.multifidelity import MultiFidelitySuggester
+
+        if self._scheduler.rungs:
+            return MultiFidelitySuggester()
+        several = len(self.directions) > 1 or bool(self.outcome_constraints)
+        return MultiObjectiveSuggester() if several else GPSuggester()
 
     def _change(
         self,
@@ -760,13 +771,6 @@ def _directions(direction: Any) -> tuple[Direction, ...]:
     if not listed:
         raise SettingError("`direction` must name at least one objective's direction, got none.")
     return listed
-
-
-def _default_suggester(objectives: int, constrained: bool) -> Suggester:
-    from gpbo.suggesters.bayes import GPSuggester
-    from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
-
-    return MultiObjectiveSuggester() if objectives > 1 or constrained else GPSuggester()
 
 
 def _disagree(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:

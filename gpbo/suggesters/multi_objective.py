@@ -75,7 +75,7 @@ class MultiObjectiveSuggester:
         X, Z, thresholds = _outcomes(data)
         gps = [fit_gp(cube, X, z, nu=self.nu)[0] for z in Z.mT]
         info = {"source": "multi_objective", "outcomes": [gp.hypers.to_dict() for gp in gps]}
-        scale = torch.stack([gp.hypers.lengthscale for gp in gps]).amin(0)
+        scale = torch.stack([gp.lengthscale for gp in gps]).amin(0)
         found = data.seen[:0]
         for k in range(n):
             asked = torch.cat([data.pending, found])

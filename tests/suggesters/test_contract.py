@@ -15,6 +15,7 @@ from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
 from gpbo.suggesters.grid import GridSuggester
 from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+from gpbo.suggesters.multifidelity import MultiFidelitySuggester
 from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
 from gpbo.trial import Observation, State, Trial
 
@@ -25,6 +26,7 @@ SUGGESTERS = {
     "gp": GPSuggester(n_initial=4),
     "multi-objective": MultiObjectiveSuggester(n_initial=4),
     "botorch": BotorchSuggester(n_initial=4),
+    "multi-fidelity": MultiFidelitySuggester(),
     "bohb": BOHBSuggester(),
     "bohb as published": BOHBSuggester(reference=True),
 }
