@@ -28,12 +28,15 @@ ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 EXCEPTIONS = {
     # `Study.optimize` is the loop's front door: people look for it on the study; the loop is built on it.
     ("study", "run"),
+    # `SearchSpace.from_optuna` and its like are front doors too, for spaces that a user has elsewhere.
+    ("space", "integrations"),
     # A sweep file becomes a study file, and whoever loads a study file may be given a sweep file.
     ("studyfile", "sweepfile"),
 }
 
 # Where each third party may be imported: rooms, or single modules of a room.
 THIRD_PARTIES = {
+    "ConfigSpace": {"integrations.configspace"},
     "alembic": {"stores"},
     "botorch": {"acquisition.multi_objective", "integrations.botorch", "integrations.botorch_model"},
     "cloudpickle": {"executors"},
@@ -42,7 +45,7 @@ THIRD_PARTIES = {
     "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
     "joblib": {"integrations.sklearn"},
     "numpy": {"executors", "integrations.sklearn"},
-    "optuna": {"integrations.optuna", "integrations.optuna_trials"},
+    "optuna": {"integrations.optuna", "integrations.optuna_space", "integrations.optuna_trials"},
     "pandas": {"study"},
     "pydantic": {"studyfile", "sweepfile"},
     "pydantic_core": {"studyfile", "sweepfile"},
