@@ -15,7 +15,8 @@ import torch
 from benchmarks.peers import configspace
 from gpbo.data import Dataset
 from gpbo.space import Categorical, Float, SearchSpace
-from gpbo.suggesters.density import BOHBSuggester, ReferenceDensity
+from gpbo.suggesters.density import BOHBSuggester
+from gpbo.suggesters.kernel_density import ReferenceDensity
 
 pytest.importorskip("hpbandster", reason="HpBandSter is not installed; it is the oracle")
 
