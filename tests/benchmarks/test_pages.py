@@ -117,3 +117,19 @@ def test_a_file_without_a_table_is_an_error(tmp_path):
     for name in ("runs.jsonl", "none.jsonl"):
         with pytest.raises(SettingError, match="does not hold a table"):
             published.read(tmp_path / name)
+
+
+def test_the_summary_over_budgets_shares_out_the_regret(tmp_path):
+    regret = {"random": 0.4, "gpbo-hyperband": 0.1}
+    runs = [
+        {"problem": f"{group}/1", "entrant": name, "seed": seed, "full": [value] * 4, "any": [value] * 4}
+        for group in ("lcbench", "rbv2_rpart") for name, value in regret.items() for seed in range(2)
+    ]  # fmt: skip
+    path = tmp_path / "multifidelity.jsonl"
+    path.write_text("".join(json.dumps(run) + "\n" for run in runs))
+    table = pages.filled("<!-- benchmarks:multifidelity -->\n<!-- /benchmarks:multifidelity -->\n", tmp_path)
+    assert (
+        "| random | 0.4000 | 0.4000 | 0.4000 | 0.4000 | 0.25 (0.25 to 0.25) | 0.25 (0.25 to 0.25) | 4 |"
+        in table
+    )
+    assert "| gpbo-hyperband | 0.1000 | 0.1000 | 0.1000 | 0.1000 |  |  | 4 |" in table
