@@ -228,9 +228,12 @@ def summary(runs: Sequence[Run], subject: str = "gpbo-hyperband") -> str:
             cube = _cube([r for r in runs if _group(r) == group], [entrant])
             means = np.mean([block.mean(0) for block in cube.values()], 0)[0] if cube else None
             cells += ["" if means is None else f"{means[k]:.4f}" for k in marks]
-        drawn = _resampled(_cube(runs, [subject, entrant]))
-        shares = drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9)
-        cells += ["" if entrant == subject else _interval(shares[:, k], 2) for k in marks]
+        both = _cube(runs, [subject, entrant])  # empty for the subject itself
+        drawn = _resampled(both) if both else None
+        cells += [
+            "" if drawn is None else _interval(drawn[:, 0, k] / np.maximum(drawn[:, 1, k], 1e-9), 2)
+            for k in marks
+        ]
         lines.append(_row([entrant, *cells, sum(r["entrant"] == entrant for r in runs)]))
     return "\n".join(lines)
 
