@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # A row may import the rows above it and its own, never those below; rooms of one row form no cycle.
 ROWS = [
-    ["_version", "checks", "errors", "seeding"],
+    ["_version", "checks", "errors", "markup", "seeding"],
     ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "trial"],
     ["executors", "gp", "schedulers", "space", "stores"],
     ["acquisition", "checkpoint", "data", "diagnostics", "job"],
@@ -28,6 +28,8 @@ ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 EXCEPTIONS = {
     # `Study.optimize` is the loop's front door: people look for it on the study; the loop is built on it.
     ("study", "run"),
+    # `Study.importance` is the same for what is found by looking at a whole study.
+    ("study", "analysis"),
     # A sweep file becomes a study file, and whoever loads a study file may be given a sweep file.
     ("studyfile", "sweepfile"),
 }
@@ -42,14 +44,15 @@ THIRD_PARTIES = {
     "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
     "numpy": {"executors"},
     "pandas": {"study"},
+    "plotly": {"analysis.figures"},
     "pydantic": {"studyfile", "sweepfile"},
     "pydantic_core": {"studyfile", "sweepfile"},
     "rich": {"cli"},
     "sklearn": {"demo"},
     "sqlalchemy": {"stores"},
     "torch": {
-        *("acquisition", "cube", "data", "demo", "diagnostics", "gp", "integrations", "job", "kernels"),
-        *("numerics", "seeding", "space", "suggesters"),
+        *("acquisition", "analysis", "cube", "data", "demo", "diagnostics", "gp", "integrations", "job"),
+        *("kernels", "numerics", "seeding", "space", "suggesters"),
     },
     "tqdm": {"progress"},
     "triton": {"kernels"},
