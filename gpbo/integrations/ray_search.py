@@ -1,9 +1,8 @@
 """gpbo as a searcher of Ray Tune.
 
-A Ray trial is tied to a trial of the study: its id is written there under ``info["run"]``, with a name for the
-experiment. After a crash Ray knows its trials as of its last checkpoint, which is seconds older than the study's
-store. A trial that Ray has forgotten is then suggested again, and what it reports for the second time changes
-nothing.
+A Ray trial is tied to a trial of the study: its id is written there under ``info["run"]``, with a name for
+the experiment. After a crash Ray knows its trials as of its last checkpoint, which is seconds older than the
+study's store. A trial that Ray has forgotten is then suggested again.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ logger = logging.getLogger(__name__)
 class GPBOSearch(Searcher):
     """Suggests configs by a study of gpbo's.
 
-    Wrapped in a ConcurrencyLimiter, or under ``TuneConfig(max_concurrent_trials=...)``, it keeps to that number
-    by itself: trials that are paused do not count, and `batch` changes nothing.
+    In a ConcurrencyLimiter, or under ``TuneConfig(max_concurrent_trials=...)``, it keeps to that number by
+    itself: trials that are paused do not count, and `batch` changes nothing.
 
     Args:
         space: What may be tuned, as a `SearchSpace` or a dictionary of Ray's domains; by default the Tuner's
@@ -61,8 +60,8 @@ class GPBOSearch(Searcher):
         time_attr: The name of the result that says how far a trial got, for Ray's own schedulers that stop
             trials early: their values are then compared only with those of trials that got as far.
         suggester: As of a `Study`.
-        store: Where trials are kept: the path of an SQLite file or a database URL, which lose nothing when the
-            program is killed; by default memory, of which Ray saves what there is every few seconds.
+        store: Where trials are kept: the path of an SQLite file or a database URL, which lose nothing when
+            the program is killed; by default memory, of which Ray saves what there is every few seconds.
         name: Tells studies in one store apart. A study that is there already goes on.
         seed: Addresses all randomness.
         device: Where tensors are computed.
@@ -107,7 +106,7 @@ class GPBOSearch(Searcher):
         self._study: Study | None = None
         self._experiment = uuid.uuid4().hex
         self._memory: tuple[dict[str, Any], list[Trial]] = {}, []  # what a study in memory begins with
-        self._known: set[str] = set()  # the Ray trials of this experiment that Ray saved
+        self._known: set[str] = set()  # the Ray trials of this experiment
         self._numbers: dict[str, int] = {}  # of the trials, by the ids of the Ray trials they are tied to
         self._lost: deque[int] = deque()  # trials whose Ray trials are gone
         self._last: dict[str, dict[str, Any]] = {}  # results of trials that are under way
@@ -165,12 +164,9 @@ class GPBOSearch(Searcher):
             if not isinstance(wish, Start):
                 return None if isinstance(wish, Wait) else self.FINISHED
             chosen = study._queued(trials) or study._suggest(trials, 1)
-            tie = {"run": {"experiment": self._experiment, "ray": trial_id}}
-            added = study._add(trials, [(config, info | tie) for config, info in chosen], wish, None)
-        if not added:
-            return self.FINISHED
-        self._numbers[trial_id] = added[0].number
-        return nested(added[0].config)
+            tied = [(config, info | self._tie(trial_id)) for config, info in chosen]
+            added = study._add(trials, tied, wish, None)
+            return self._suggested(added[0], trial_id) if added else self.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the result in case the trial ends without another, as it does if Ray stops it in a pause."""
@@ -189,9 +185,8 @@ class GPBOSearch(Searcher):
         trial, result = self.find(trial_id), result or last
         if trial is None or trial.state.is_final:
             return
-        if trial.state is State.PAUSED:  # whoever resumes it begins with another Ray trial
-            self._swap(trial, replace(trial, info={**trial.info, "run": {}}))
-            del self._numbers[trial_id]
+        if trial.state is State.PAUSED:
+            del self._numbers[trial_id]  # whoever resumes it begins with another Ray trial
         elif error:
             self.study.fail(trial, _ERROR)
         elif not result:
@@ -234,10 +229,8 @@ class GPBOSearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_study": None, "_scheduler": None, "_numbers": {}, "_lost": deque()}
-        if self._study is not None:
-            state["_known"] = set(self._numbers)
-            if self._store is None:
-                state["_memory"] = dict(self._study._store.meta), self._study.trials
+        if self._study is not None and self._store is None:
+            state["_memory"] = dict(self._study._store.meta), self._study.trials
         return state
 
     def schedule(self, scheduler: Scheduler) -> None:
@@ -301,8 +294,8 @@ class GPBOSearch(Searcher):
             )
         if not self._mode:
             raise SettingError(
-                "GPBOSearch has no `metric` and `mode`; give it both (those of a TuneConfig reach it only if the "
-                "Tuner has a `param_space`)."
+                "GPBOSearch has no `metric` and `mode`; give it both (those of a TuneConfig reach it only if "
+                "the Tuner has a `param_space`)."
             )
         self._metric = self._metric or DEFAULT_METRIC
         return Study(
@@ -367,10 +360,16 @@ class GPBOSearch(Searcher):
     def _is_tied(self, trial: Trial) -> bool:
         return self._numbers.get(_ray_id(trial)) == trial.number
 
+    def _tie(self, trial_id: str) -> dict[str, Any]:
+        return {"run": {"experiment": self._experiment, "ray": trial_id}}
+
     def _suggested_again(self, trial: Trial, trial_id: str) -> Config:
-        """The config of a trial that is in the study, now tied to another Ray trial."""
-        tie = {"run": {"experiment": self._experiment, "ray": trial_id}}
-        self._swap(trial, replace(trial, info={**trial.info, **tie}))
+        """The config of a trial that is in the study already, now tied to another Ray trial."""
+        self._swap(trial, replace(trial, info={**trial.info, **self._tie(trial_id)}))
+        return self._suggested(trial, trial_id)
+
+    def _suggested(self, trial: Trial, trial_id: str) -> Config:
+        self._known.add(trial_id)
         self._numbers[trial_id] = trial.number
         return nested(trial.config)
 

@@ -1,8 +1,8 @@
 """gpbo in Ray Tune: a searcher, a scheduler that pauses and resumes trials, and Ray's BOHB by these.
 
-One study stands behind searcher and scheduler, so what is known and what was decided are in its store. After a
-crash a trial goes on from where Ray has it, which is behind the store: the reports that it repeats change nothing,
-and once it has caught up it does what was decided.
+One study stands behind searcher and scheduler, so what is known and what was decided are in its store. After
+a crash a trial goes on from where Ray has it, which is behind the store: the reports that it repeats change
+nothing, and once it has caught up it does what was decided.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpbo.trial import Observation, State, Trial
 try:
     import ray
     from ray.tune.experiment import Trial as RayTrial
-    from ray.tune.result import DEFAULT_METRIC, TIME_THIS_ITER_S
+    from ray.tune.result import DEFAULT_METRIC
     from ray.tune.schedulers import TrialScheduler
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.search_generator import SearchGenerator
@@ -53,9 +53,9 @@ class GPBOScheduler(TrialScheduler):
     """Runs the trials of a `GPBOSearch` up to where a scheduler of gpbo's compares them.
 
     Trials are paused and resumed, so a trainable should save checkpoints; one that does not begins anew, and
-    what it reports again changes nothing. A report at or past a rung counts at that rung. A trial that ends by
-    itself keeps its last value at all rungs it has not reached. When nothing new is started any more, brackets
-    that are not full go on as if the rest had failed, and what then stays paused is ended.
+    what it reports again changes nothing. A report at or past a rung counts at that rung. A trial that ends
+    by itself keeps its last value at all rungs it has not reached. When nothing new is started any more,
+    brackets that are not full go on as if the rest had failed, and what then stays paused is ended.
 
     Args:
         scheduler: One with budgets, such as `ASHA` or `Hyperband`.
@@ -105,8 +105,7 @@ class GPBOScheduler(TrialScheduler):
         if is_again or known is None:
             return
         if trial.is_finished():
-            if known.state is State.RUNNING:  # it was to be skipped
-                search.on_trial_complete(trial.trial_id)
+            search.on_trial_complete(trial.trial_id)
         elif known.state is State.PAUSED:
             trial.set_status(RayTrial.PAUSED)
 
@@ -115,10 +114,9 @@ class GPBOScheduler(TrialScheduler):
     ) -> str:
         """What the study decides."""
         search = self._search(tune_controller)
-        known = search.find(trial.trial_id)
-        if known is None:
-            return self.STOP
-        spent = self._spent(result)
+        known, spent = search.find(trial.trial_id), self._spent(result)
+        if known is None:  # one that Ray has begun anew under another id
+            return self.CONTINUE if spent < self._scheduler.rungs[-1] else self.STOP
         if known.state is State.RUNNING:
             known = self._tell(search, known, spent, result)
         if known.state is State.RUNNING or spent < _last_budget(known) * (1 - _NEAR):
@@ -196,7 +194,7 @@ class GPBOScheduler(TrialScheduler):
     def _tell(self, search: GPBOSearch, known: Trial, spent: float, result: Mapping[str, Any]) -> Trial:
         """The trial after all that a report says about it."""
         study, value = search.study, search.value_in(result)
-        seconds = result.get(TIME_THIS_ITER_S)
+        seconds = result.get("time_this_iter_s")
         if not all(map(math.isfinite, study._values(value))):
             return study.tell(known, value, seconds=seconds)
         for budget in self._due(known, spent):
