@@ -17,10 +17,12 @@ from gpbo.acquisition.batch import (
 )
 from gpbo.acquisition.greedy import Turns, greedy_batch
 from gpbo.acquisition.monte_carlo import MonteCarlo, base_samples, q_log_ei, q_ucb
-from gpbo.acquisition.optimize import Effort, maximize
+from gpbo.acquisition.optimize import CPU_EFFORT, GPU_EFFORT, Effort, maximize
 from gpbo.acquisition.thompson import Paths, draw_paths, thompson_batch
 
 __all__ = [
+    "CPU_EFFORT",
+    "GPU_EFFORT",
     "PENDING",
     "Analytic",
     "Effort",

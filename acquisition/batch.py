@@ -239,7 +239,7 @@ def ucb_pe_batch(
             cube,
             incumbents=incumbents,
             seen=torch.cat([seen, found]),
-            scale=gp.hypers.lengthscale,
+            scale=gp.lengthscale,
             seed=derive(seed, "ucb-pe", i),
             effort=effort or _EFFORT,
         )

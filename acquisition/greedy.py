@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,10 +23,11 @@ from torch import Tensor
 
 from gpbo.acquisition.analytic import Rule
 from gpbo.acquisition.lbfgs import maximize_rows
-from gpbo.acquisition.optimize import Effort, perturb
-from gpbo.cube import Cube, is_new
+from gpbo.acquisition.optimize import Effort, as_far_as_feasible, perturb
+from gpbo.cube import Cube, among, is_new
 from gpbo.gp import GP
 from gpbo.gp.hypers import MEAN_VAR
+from gpbo.gp.model import MIN_VAR
 from gpbo.numerics import row_blocks, whiten_and_solve
 from gpbo.seeding import generator
 
@@ -34,10 +36,9 @@ _ROUNDS = 12  # of a climb
 _ROWS = 64  # that climb at least
 _KEPT = 128  # candidates of the screening for their value, and as many wherever they are
 _TOLERANCE = 1e-4  # of the climb
-_MIN_VAR = 1e-12  # times the prior's
 _WORST = -1e300  # instead of a value that is not a number
 _CHUNK = 2**22  # doubles in one screening block
-_BACKTRACK = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the way to a maximum that may be infeasible
+_SEEN_AT_ONCE = 512  # candidates that are compared with the seen points at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +85,13 @@ def greedy_batch(
     """
     effort = effort or Effort()
     raw = cube.sobol(effort.raw, seed).to(seen)
-    near = perturb(incumbents, cube, effort.perturbed, generator(seed, "perturbed"))
-    X = torch.cat([raw, near])
+    random = generator(seed, "perturbed")
+    X = torch.cat([raw, perturb(incumbents, cube, effort.perturbed, random)])
     X = X[cube.feasible(X)]
+    if cube.discrete:  # levels repeat: without this the best would be few points many times, or seen ones
+        X = torch.unique(X, dim=0)
+        X = X[torch.randperm(len(X), generator=random).to(X.device)]
+        X = torch.cat([part[~among(part, seen)] for part in X.split(_SEEN_AT_ONCE)])
     parts = [gp.marginal(part) for part in X.split(max(1, _CHUNK // gp.n))]
     mean, var = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
     value = turns.rule(mean.new_tensor(best_f))(mean, var.sqrt())[0]
@@ -157,7 +162,7 @@ def _choose(gp: GP, pool: _Pool, q: int, turns: Turns, best_f: float) -> _Picks:
     others = torch.zeros(q, dtype=torch.bool, device=B.device)
     free = torch.ones(b, dtype=torch.bool, device=B.device)
     mean, var, best = pool.mean, pool.cov.diagonal(), B.new_tensor(best_f)
-    floor = _MIN_VAR * float(gp.hypers.outputscale)
+    floor = MIN_VAR * float(gp.hypers.outputscale)
     for i in range(q):
         best_fs[i] = best
         sigma = var.clamp(min=floor).sqrt()
@@ -207,7 +212,8 @@ class _InTurn:
         B = (k @ tail.mT).mul_(self.sees)
         var = self.gp.hypers.outputscale + MEAN_VAR - torch.linalg.vecdot(A, A)
         var -= torch.linalg.vecdot(B, B)
-        sigma = var.clamp(min=_MIN_VAR * float(self.gp.hypers.outputscale)).sqrt()
+        floor = MIN_VAR * self.gp.hypers.outputscale
+        sigma = var.clamp(min=floor).sqrt()
         mean = torch.linalg.vecdot(k, self.alpha)
         usual = self.turns.rule(self.best_f)(mean, sigma)
         other = self.turns.other(mean, sigma) if self.turns.other is not None else usual
@@ -216,7 +222,8 @@ class _InTurn:
         )
         V_all = B @ tail
         V_all[:, :n] += V
-        weights = by_mean.unsqueeze(-1) * self.alpha - (by_sigma / sigma).unsqueeze(-1) * V_all
+        by_sigma = torch.where(var > floor, by_sigma / sigma, 0.0)
+        weights = by_mean.unsqueeze(-1) * self.alpha - by_sigma.unsqueeze(-1) * V_all
         return value, self.gp.pullback(X, G.mul_(weights))
 
 
@@ -224,14 +231,7 @@ def _climb(acquisition: _InTurn, cube: Cube, X: Tensor) -> Tensor:  # (b, d)
     """Local maxima near the rows of X, snapped; a row whose maximum is infeasible goes as far as it may."""
     if bool(cube.is_categorical.all()):
         return X
-    scale = acquisition.gp.hypers.lengthscale
-    tops = maximize_rows(
-        acquisition.value_and_gradient, X, scale=scale, max_rounds=_ROUNDS, tolerance=_TOLERANCE
-    ).x
-    if cube.constraint is None:
-        return cube.snap(tops)
-    found = X
-    for t in _BACKTRACK:
-        shorter = cube.snap(X + t * (tops - X))
-        found = torch.where(cube.feasible(shorter).unsqueeze(-1), shorter, found)
-    return found
+    scale = acquisition.gp.lengthscale
+    climb = partial(maximize_rows, max_rounds=_ROUNDS, tolerance=_TOLERANCE, held=cube.held)
+    tops = climb(acquisition.value_and_gradient, X, scale=scale).x
+    return as_far_as_feasible(cube, X, tops)

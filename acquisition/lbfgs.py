@@ -8,7 +8,7 @@ applied in its compact form (Byrd, Nocedal and Schnabel 1994, eq. 3.1), a few pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,6 +38,7 @@ def maximize_rows(
     max_rounds: int = 60,
     tolerance: float = 1e-5,
     sift: tuple[int, int] | None = None,
+    held: Sequence[int] = (),
 ) -> Maxima:
     """Local maxima of `function` over the unit box, one for each starting row or for the best of them.
 
@@ -49,10 +50,12 @@ def maximize_rows(
         tolerance: A row is done when its projected, scaled gradient is below it, or a full step promises a
             gain of less than a hundredth of it.
         sift: After how many rounds only the best rows go on, and how many these are; all by default.
+        held: Coordinates that stay where they start.
     """
     scale = scale.clamp(1e-3, 1.0)
+    moves = scale.index_fill(0, torch.tensor(held, dtype=torch.long, device=x.device), 0.0)
     value, slope = function(x)
-    g = -slope * scale
+    g = -slope * moves
     S, Y = x.new_zeros(len(x), _MEMORY, x.shape[1]), x.new_zeros(len(x), _MEMORY, x.shape[1])
     t = x.new_ones(len(x))
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -62,8 +65,8 @@ def maximize_rows(
         if sift is not None and rounds == sift[0] and len(x) > sift[1]:
             ahead = value.nan_to_num(nan=-torch.inf).topk(sift[1]).indices
             x, value, g, S, Y, t, done, start = (v[ahead] for v in (x, value, g, S, Y, t, done, start))
-        held = torch.where(g > 0.0, x <= 0.0, x >= 1.0)  # by a bound
-        pg = g.masked_fill(held, 0.0)
+        bound = torch.where(g > 0.0, x <= 0.0, x >= 1.0)
+        pg = g.masked_fill(bound, 0.0)
         done = done | (pg.abs().amax(-1) < tolerance) | (t < _SHORTEST)
         step, promise = _step(pg, S, Y)
         done = done | (promise < 0.01 * tolerance)
@@ -71,11 +74,11 @@ def maximize_rows(
             done = done | (value + 2.0 * promise < value.max())
         if bool(done.all()):
             break
-        step = step.masked_fill(held, 0.0)
+        step = step.masked_fill(bound, 0.0)
         target = torch.addcmul(x, t.unsqueeze(-1) * step, scale, value=-1.0).clamp_(0.0, 1.0)
         new_value, new_slope = function(target)
         rounds += 1
-        new_g = -new_slope * scale
+        new_g = -new_slope * moves
         s = (target - x) / scale
         enough = _ARMIJO * torch.linalg.vecdot(s, pg)
         good = (new_value - value + enough >= 0.0) & ~done & new_value.isfinite()

@@ -26,7 +26,7 @@ _TOLERANCE = 5e-3  # of the climb, which may then be 1e-4 below the maximum
 _SETTLED = 4  # how many climbed points are settled
 _FLIPS = 24  # rounds of one-flip moves
 _PERTURBED_COLUMNS = 20  # at most so many columns of an incumbent move at once
-_BACKTRACK = (0.9, 0.7, 0.5, 0.3, 0.1)  # of the way to an infeasible maximum
+_WAY = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # to a maximum that may be infeasible
 
 
 class PointAcquisition(Protocol):
@@ -56,6 +56,10 @@ class Effort:
     perturbed: int = 512
     starts: int = 12
     rounds: int = 50
+
+
+CPU_EFFORT = Effort(raw=512, perturbed=256, starts=10)  # for continuous spaces; others have more basins
+GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 
 
 def maximize(
@@ -94,8 +98,9 @@ def maximize(
     if cube.discrete:
         best = climbed[found_values[-1].topk(min(_SETTLED, len(climbed))).indices]
         settled = _climb(acquisition, cube, _settle(acquisition, cube, best), scale, effort.rounds)
-        found += [settled, _neighbourhood(cube, settled)]
-        found_values += [acquisition.values(settled), acquisition.values(found[-1])]
+        last = [part for part in (settled, _neighbourhood(cube, settled)) if len(part)]
+        found += last
+        found_values += [acquisition.values(part) for part in last]
     X, values = torch.cat(found), torch.cat(found_values)
     order = values.nan_to_num(nan=-torch.inf).argsort(descending=True)
     for rows in order.split(16):  # almost always the first row will do
@@ -120,6 +125,17 @@ def perturb(X: Tensor, cube: Cube, n: int, generator: torch.Generator) -> Tensor
     chance = min(1.0, max(2.0, 0.25 * d) / d, _PERTURBED_COLUMNS / d)
     keep = torch.rand(n, d, generator=generator) >= chance
     return cube.snap(torch.where(keep, rows, moved)).to(X.device)
+
+
+def as_far_as_feasible(cube: Cube, X: Tensor, tops: Tensor) -> Tensor:  # (b, d), (b, d) -> (b, d)
+    """The last snapped points that are feasible on the straight ways from feasible rows of X to `tops`."""
+    if cube.constraint is None:
+        return cube.snap(tops)
+    found = X
+    for t in _WAY:
+        shorter = cube.snap(X + t * (tops - X))
+        found = torch.where(cube.feasible(shorter).unsqueeze(-1), shorter, found)
+    return found
 
 
 def _choose_starts(values: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -150,15 +166,9 @@ def _climb(
         max_rounds=rounds,
         tolerance=_TOLERANCE,
         sift=(_SIFTING, ahead),
+        held=cube.held,
     )
-    X, tops = X[climbed.start], cube.snap(climbed.x)
-    if cube.constraint is None:
-        return tops
-    way = [cube.snap(X + t * (tops - X)) for t in (1.0, *_BACKTRACK)]
-    for shorter in reversed(way):
-        allowed = cube.feasible(shorter).unsqueeze(-1)
-        X = torch.where(allowed, shorter, X)
-    return X
+    return as_far_as_feasible(cube, X[climbed.start], climbed.x)
 
 
 def _settle(acquisition: PointAcquisition, cube: Cube, X: Tensor) -> Tensor:  # (b, d)

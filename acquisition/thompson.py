@@ -25,7 +25,7 @@ from gpbo.acquisition.analytic import log_ei
 from gpbo.acquisition.greedy import Turns, in_turn
 from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.acquisition.monte_carlo import base_samples
-from gpbo.acquisition.optimize import Effort, perturb
+from gpbo.acquisition.optimize import Effort, as_far_as_feasible, perturb
 from gpbo.checks import whole
 from gpbo.cube import Cube, among, is_new
 from gpbo.gp import GP
@@ -39,7 +39,6 @@ _SIFTING = 10  # rounds that all starts of a path climb
 _SIFTED = 2  # how many of them go on
 _SWEEPS = 6  # over the discrete columns
 _MANY_LEVELS = 16  # an ordered column with more of them moves by one or two levels
-_BACKTRACK = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the way to a maximum that may be infeasible
 _CHUNK_ON_CPU = 2**19  # doubles in one block, which stays in the cache
 _CHUNK_ON_CUDA = 2**26
 
@@ -245,14 +244,9 @@ def _climb(paths: Paths, cube: Cube, X: Tensor, rounds: int) -> Tensor:  # (q, b
         return value.flatten(), slope.flatten(0, 1)
 
     rows = X.flatten(0, 1)
-    tops = maximize_rows(function, rows, scale=paths.gp.hypers.lengthscale, max_rounds=rounds).x
-    if cube.constraint is None:
-        return cube.snap(tops).reshape(X.shape)
-    found = rows
-    for t in _BACKTRACK:
-        shorter = cube.snap(rows + t * (tops - rows))
-        found = torch.where(cube.feasible(shorter).unsqueeze(-1), shorter, found)
-    return found.reshape(X.shape)
+    scale = paths.gp.lengthscale
+    tops = maximize_rows(function, rows, scale=scale, max_rounds=rounds, held=cube.held).x
+    return as_far_as_feasible(cube, rows, tops).reshape(X.shape)
 
 
 def _best_of(paths: Paths, X: Tensor, n: int) -> Tensor:  # (q, b, d) -> (q, <= n, d)
@@ -268,7 +262,7 @@ def _settle(paths: Paths, cube: Cube, X: Tensor) -> Tensor:  # (q, 1, d)
     moving = torch.arange(len(X), device=X.device)
     for _ in range(_SWEEPS):
         before = X[moving].clone()
-        for j in cube.discrete:
+        for j in [j for j in cube.discrete if j not in cube.held]:
             X[moving], values[moving] = _move(paths[moving], cube, X[moving], values[moving], j)
         moving = moving[(X[moving] != before).any(-1)]
         if len(moving) == 0:

@@ -15,8 +15,8 @@ Record = dict[str, Any]
 Key = tuple[str, str, int, int, str, str]
 _KEY = ("problem", "peer", "seed", "evaluations", "initial", "device")
 _PACKAGES = (
-    "gpbo", "torch", "botorch", "gpytorch", "ax-platform", "optuna", "smac", "hpbandster", "ConfigSpace",
-    "numpy", "scipy", "scikit-learn", "onnxruntime",
+    "gpbo", "torch", "botorch", "gpytorch", "ax-platform", "optuna", "smac", "hpbandster", "dehb",
+    "ConfigSpace", "numpy", "scipy", "scikit-learn", "onnxruntime",
 )  # fmt: skip
 
 

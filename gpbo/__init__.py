@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpbo.suggesters.density import BOHBSuggester
     from gpbo.suggesters.grid import GridSuggester
     from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+    from gpbo.suggesters.multifidelity import MultiFidelitySuggester
     from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
     from gpbo.trial import Observation, State, Trial
 
@@ -41,6 +42,7 @@ _HOMES = {
     "Int": "gpbo.parameters",
     "Job": "gpbo.job",
     "MedianStopping": "gpbo.schedulers.median",
+    "MultiFidelitySuggester": "gpbo.suggesters.multifidelity",
     "MultiObjectiveSuggester": "gpbo.suggesters.multi_objective",
     "Observation": "gpbo.trial",
     "RandomSuggester": "gpbo.suggesters.quasirandom",
@@ -67,6 +69,7 @@ __all__ = [
     "Int",
     "Job",
     "MedianStopping",
+    "MultiFidelitySuggester",
     "MultiObjectiveSuggester",
     "Observation",
     "RandomSuggester",

@@ -46,6 +46,7 @@ class Cube:
             nan in all other columns.
         conditions: Ordered such that a parent's own conditions come first.
         constraint: (n, d) -> (n,) bool over snapped points, or None where everything is allowed.
+        fixed: (d,) where the columns that are held stand, nan in those that are free; None where all are.
     """
 
     n_levels: Tensor
@@ -53,6 +54,7 @@ class Cube:
     log_edges: Tensor
     conditions: tuple[Condition, ...] = ()
     constraint: Callable[[Tensor], Tensor] | None = None
+    fixed: Tensor | None = None
 
     @classmethod
     def continuous(cls, d: int) -> Cube:
@@ -74,6 +76,11 @@ class Cube:
         return [j for j, n in enumerate(self.n_levels.tolist()) if n]
 
     @cached_property
+    def held(self) -> list[int]:
+        """The columns that are fixed."""
+        return [] if self.fixed is None else (~self.fixed.isnan()).nonzero()[:, 0].tolist()
+
+    @cached_property
     def conditional(self) -> list[int]:
         """The columns that are not always active."""
         return sorted({condition.column for condition in self.conditions})
@@ -81,7 +88,7 @@ class Cube:
     @cached_property
     def size(self) -> float:
         """An upper bound on the number of distinct points; infinite with a continuous column."""
-        levels = self.n_levels.tolist()
+        levels = [1 if j in self.held else n for j, n in enumerate(self.n_levels.tolist())]
         return float(math.prod(levels)) if all(levels) else math.inf
 
     def level(self, X: Tensor, column: int) -> Tensor:  # (..., d) -> (...)
@@ -127,12 +134,19 @@ class Cube:
 
     def snap(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)
         """The nearest points of the domain: inside the cube, on levels, inactive columns at 0.5."""
-        X = X.clamp(0.0, 1.0)
+        X = self.hold(X.clamp(0.0, 1.0))
         if self.discrete:
             X[..., self._grid(X.device).columns] = self.at_levels(self.levels(X)).to(X.dtype)
         if self.conditions:
             X = torch.where(self.active(X), X, INACTIVE)
         return X
+
+    def hold(self, X: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        """The points with the held columns where they are held."""
+        if self.fixed is None:
+            return X
+        fixed = self.fixed.to(X)
+        return torch.where(fixed.isnan(), X, fixed)
 
     def feasible(self, X: Tensor) -> Tensor:  # (n, d) -> (n,)
         """Whether the constraint holds at snapped points."""
@@ -182,14 +196,18 @@ class Cube:
     def _listed(self) -> Tensor | None:
         if self.size > _MAX_ENUMERATED:
             return None
-        levels = [self.at_level(j, torch.arange(n)) for j, n in enumerate(self.n_levels.tolist())]
+        anywhere = torch.zeros(1, dtype=torch.float64)  # snapping puts held columns in their place
+        axes = [
+            anywhere if j in self.held else self.at_level(j, torch.arange(n))
+            for j, n in enumerate(self.n_levels.tolist())
+        ]
         X = torch.empty(1, 0, dtype=torch.float64)
-        if levels:
-            X = torch.unique(self.snap(torch.cartesian_prod(*levels).reshape(-1, self.d)), dim=0)
+        if axes:
+            X = torch.unique(self.snap(torch.cartesian_prod(*axes).reshape(-1, self.d)), dim=0)
         return X[self.feasible(X)]
 
     def neighbours(self, x: Tensor) -> Tensor:  # (d,) -> (k, d)
-        """Every point that differs from the snapped `x` in one discrete column, snapped and feasible.
+        """Every point that differs from the snapped `x` in one free discrete column, snapped and feasible.
 
         Of ordered columns with many levels only the nearest few levels are offered.
         """
@@ -198,7 +216,7 @@ class Cube:
         here = self.levels(x).tolist()
         moves: list[tuple[int, int]] = []  # (index into `discrete`, level)
         for k, j in enumerate(self.discrete):
-            if not active[j]:
+            if not active[j] or j in self.held:
                 continue
             if categorical[j] or counts[j] <= _MAX_NEIGHBOURS:
                 levels = [level for level in range(counts[j]) if level != here[k]]

@@ -19,7 +19,7 @@ from gpbo.schedulers.base import changed
 from gpbo.space import SearchSpace
 from gpbo.trial import State, Trial
 
-_OF_THE_LOOP = frozenset({"attempts", "run"})  # written on a trial by whoever runs it, not by its suggester
+_OF_OTHERS = frozenset({"amended", "attempts", "run"})  # written on a trial by whoever, not its suggester
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,5 +185,5 @@ class _Memory:
 def _latest_info(trials: Sequence[Trial]) -> Mapping[str, Any]:
     """What the suggester wrote on the latest trial it proposed."""
     own = (t.info for t in reversed(trials) if t.info.get("source") not in ("added", "queue"))
-    written = ({name: value for name, value in info.items() if name not in _OF_THE_LOOP} for info in own)
+    written = ({name: value for name, value in info.items() if name not in _OF_OTHERS} for info in own)
     return next((info for info in written if info), {})

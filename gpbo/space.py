@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,7 @@ class SearchSpace:
         if not isinstance(config, Mapping):
             raise ConfigError(f"a config must be a dictionary, got {config!r}.")
         for name in config:
-            if name not in self.parameters:
-                hint = did_you_mean(str(name), self.parameters)
-                raise ConfigError(f"`{name}` is not a parameter of this space, got {config[name]!r}.{hint}")
+            self._check_known(name, config[name])
         valid: Config = {}
         for name in self._order:
             parameter = self.parameters[name]
@@ -135,15 +134,37 @@ class SearchSpace:
                 continue
             if name not in config:
                 raise ConfigError(f"`{name}` is missing from the config {dict(config)!r}.")
-            try:
-                valid[name] = parameter.normalise(config[name])
-            except ConfigError as error:
-                raise ConfigError(f"`{name}` {error}.") from None
+            valid[name] = self._normalised(name, config[name])
         valid = {name: valid[name] for name in self.parameters if name in valid}
         for rule in self._rules:
             if not rule.holds(valid):
                 raise ConfigError(f"the constraint {rule.name} does not hold for {valid!r}.")
         return valid
+
+    def fix(self, values: Mapping[str, Any]) -> Config:
+        """Some parameters' values, with those of their parents that follow from them.
+
+        Raises:
+            ConfigError: if a parameter is unknown, its value is outside its domain, or it would be inactive.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"values to fix must be a dictionary, got {values!r}.")
+        fixed: Config = {}
+        for name, value in values.items():
+            fixed[name] = self._normalised(name, value)
+        active = set(fixed)
+        for name in reversed(self._order):  # children first
+            when = (self.parameters[name].when or {}) if name in active else {}
+            for parent, allowed in when.items():
+                active.add(parent)
+                if parent not in fixed and len(allowed) == 1:
+                    fixed[parent] = self._normalised(parent, allowed[0])
+                elif parent in fixed and not any(same(fixed[parent], value) for value in allowed):
+                    raise ConfigError(
+                        f"`{name}` exists only where {describe_when(when)}, "
+                        f"but {parent} is to be {fixed[parent]!r}."
+                    )
+        return {name: fixed[name] for name in self.parameters if name in fixed}
 
     def satisfies(self, config: Mapping[str, Any]) -> bool:
         """Whether every constraint holds for a valid config."""
@@ -246,6 +267,40 @@ class SearchSpace:
                 raise SpaceError(f"the constraint {constraint!r} is a function and must be given in code.")
         parameters = {name: parameter_from_dict(name, p) for name, p in plain["parameters"].items()}
         return cls(parameters, constraints=constraints)
+
+    def part(self, fixed: Mapping[str, Any]) -> Cube:
+        """The part of the cube where parameters have the values that `fix` returned.
+
+        Its points have all columns, so that what was observed elsewhere still tells something about it.
+        """
+        import torch
+
+        at = torch.full((len(self.columns),), math.nan, dtype=torch.float64)
+        for name, value in fixed.items():
+            if name in self.columns:
+                [at[self.columns.index(name)]] = self.parameters[name].to_unit([value])
+
+        def allowed(X: Tensor) -> Tensor:  # (n, d) -> (n,)
+            configs = self.decode(X)
+            found = [fixed.keys() <= config.keys() and self.satisfies(config) for config in configs]
+            return torch.tensor(found, dtype=torch.bool, device=X.device)
+
+        parents = {parent for name in fixed for parent in self.parameters[name].when or {}}
+        return replace(
+            self.cube, fixed=at, constraint=self.cube.constraint if parents <= fixed.keys() else allowed
+        )
+
+    def _normalised(self, name: str, value: Any) -> Any:
+        self._check_known(name, value)
+        try:
+            return self.parameters[name].normalise(value)
+        except ConfigError as error:
+            raise ConfigError(f"`{name}` {error}.") from None
+
+    def _check_known(self, name: str, value: Any) -> None:
+        if name not in self.parameters:
+            hint = did_you_mean(str(name), self.parameters)
+            raise ConfigError(f"`{name}` is not a parameter of this space, got {value!r}.{hint}")
 
     def _column_conditions(self, name: str) -> list[tuple[str, tuple[Any, ...]]]:
         """The conditions on parents that vary; through constants, those of the constants' own parents."""

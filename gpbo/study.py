@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from gpbo.amendment import amended, retracted
 from gpbo.checks import as_whole, finite, whole
 from gpbo.errors import (
     MissingExtraError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["minimize", "maximize"]
 _DIRECTIONS = ("minimize", "maximize")
+_SAME = 1e-9  # unit cube: points nearer than this are one
 _Chosen = tuple[Config, dict[str, Any]]  # a config and how it was chosen
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ class Study:
     Args:
         space: What may be tuned.
         suggester: How the next config is chosen; by default by Gaussian processes: for one objective
-            `GPSuggester`, for several or under outcome constraints `MultiObjectiveSuggester`.
+            `GPSuggester`, for several or under outcome constraints `MultiObjectiveSuggester`, with budgets
+            `MultiFidelitySuggester`.
         scheduler: How much of a trial is run before it is judged; by default all of it.
         store: Where trials are kept: None for this process's memory, the path of an SQLite file, a database
             URL, or a `Store`.
@@ -175,12 +178,14 @@ class Study:
         return f"Study({self.name!r}, {len(self.space.parameters)} parameters, {seen})"
 
     @overload
-    def ask(self) -> Trial | None: ...
+    def ask(self, *, fixed: Mapping[str, Any] | None = None) -> Trial | None: ...
 
     @overload
-    def ask(self, n: int) -> list[Trial]: ...
+    def ask(self, n: int, *, fixed: Mapping[str, Any] | None = None) -> list[Trial]: ...
 
-    def ask(self, n: int | None = None) -> Trial | list[Trial] | None:
+    def ask(
+        self, n: int | None = None, *, fixed: Mapping[str, Any] | None = None
+    ) -> Trial | list[Trial] | None:
         """The next trial to evaluate, or None when there is nothing (more) to run; with `n`, a list.
 
         None, or a shorter list, means that the scheduler waits for other trials or is done, or that a finite
@@ -188,22 +193,29 @@ class Study:
 
         Args:
             n: How many trials to ask for at once; a suggester chooses them to go together.
+            fixed: Values that some parameters must have in new configs; the suggester chooses the others,
+                and learns from all trials. Queued configs wait, and trials that a scheduler resumes come
+                as they are.
 
         Raises:
             SettingError: if `n` is not a whole number >= 1.
+            ConfigError: if `fixed` names an unknown parameter, a value outside its domain, or one that would
+                be inactive.
+            SpaceError: if the constraints leave so little that no config was found.
         """
+        held = {} if fixed is None else self.space.fix(fixed)
         if n is None:
-            return self._ask(owner=None)
+            return self._ask(owner=None, fixed=held)
         n = whole("n", n, low=1)
         asked: list[Trial] = []
         with self._store.asking():
             while len(asked) < n:
                 trials = self._store.trials()
-                if self._scheduler.rungs or self._queued(trials):
-                    one = self._ask(owner=None)
+                if self._scheduler.rungs or (not held and self._queued(trials)):
+                    one = self._ask(owner=None, fixed=held)
                     more = [] if one is None else [one]
                 else:
-                    more = self._add(trials, self._suggest(trials, n - len(asked)), Start(), None)
+                    more = self._add(trials, self._suggest(trials, n - len(asked), held), Start(), None)
                 asked += more
                 if not more:
                     break
@@ -261,20 +273,61 @@ class Study:
             budget = trial.budget  # what it was given when asked for: it may have been promoted since
 
         def told(now: Trial) -> Trial:
-            now = noted(now)
+            now = noted(_running(now, "told"))
             if bad:
                 at = now.budget if budget is None else budget
                 return _failed(now, f"the objective's {bad}{f' at budget {at}' if rungs else ''}")
             spent = report_budget(now, budget, rungs) if rungs else budget
             seen = Observation(values, now.budget if spent is None else spent, seconds, measured)
             new = replace(now, observations=(*now.observations, seen))
-            trials = list(self._store.trials())
-            trials[now.number] = new
-            return _in_state(new, self._scheduler.judge(self._minimised(trials), now.number))
+            return _in_state(new, self._judge(new))
 
-        return self._change(
-            trial, told, "told", unless=lambda now: bool(rungs) and is_reported(now, budget, rungs)
-        )
+        return self._change(trial, told, unless=lambda now: bool(rungs) and is_reported(now, budget, rungs))
+
+    def amend(
+        self,
+        trial: Trial | int,
+        value: Any,
+        *,
+        outcomes: Mapping[str, Any] | None = None,
+        budget: float | None = None,
+    ) -> Trial:
+        """Correct what was observed of a trial that is not running; the trial as it is then.
+
+        What was decided by the old value stays decided: the state of the trial, and what became of others.
+        Whatever is decided from now on goes by the new value. What was there before is kept in
+        ``trial.info["amended"]``.
+
+        A failed trial that has no observation at this budget gets one, and the state that `tell` would have
+        given it. A value or an outcome that is not finite takes the observation back, with those at larger
+        budgets, and makes the trial a failed one.
+
+        Args:
+            trial: The trial, or its number.
+            value: A number, or a sequence with one number for each objective.
+            outcomes: A number for each name in the study's outcome constraints.
+            budget: That of the observation to be corrected; by default the last one's, and of a failed trial
+                the one it did not reach.
+
+        Raises:
+            UnknownTrialError: if there is no such trial.
+            TrialStateError: if the trial is running.
+            SettingError: if `budget` is not a finite number >= 0.
+            ResultError: if `value` is not a number for each objective, `outcomes` not one for each name, or
+                the trial has no observation at `budget`; the trial stays as it is.
+        """
+        values, measured = self._values(value), self._measured(outcomes)
+        if budget is not None:
+            budget = finite("budget", budget, low=0)
+        bad = _not_finite(values, measured)
+
+        def corrected(now: Trial) -> Trial:
+            if bad:
+                return retracted(now, budget=budget, error=f"the amended {bad}")
+            rungs = self._scheduler.rungs
+            return amended(now, values, measured, budget=budget, rungs=rungs, judge=self._judge)
+
+        return self._change(trial, corrected)
 
     def fail(self, trial: Trial | int, error: BaseException | str) -> Trial:
         """Record that a running trial has no value, and why.
@@ -288,7 +341,7 @@ class Study:
             error = "".join(traceback.format_exception(error)).strip()
         if not isinstance(error, str) or not error.strip():
             raise SettingError(f"`error` must be an exception or a text that says why, got {error!r}.")
-        return self._change(trial, lambda now: _failed(now, error), "failed")
+        return self._change(trial, lambda now: _failed(_running(now, "failed"), error))
 
     def add(
         self,
@@ -498,7 +551,9 @@ class Study:
         """Let go of the store's files and connections; neither the study nor the store is used afterwards."""
         self._store.close()
 
-    def _ask(self, owner: str | None, n_trials: int | None = None) -> Trial | None:
+    def _ask(
+        self, owner: str | None, n_trials: int | None = None, fixed: Config | None = None
+    ) -> Trial | None:
         """The next trial for `owner`; a new config only while the study holds fewer than `n_trials`."""
         with self._store.asking():
             trials = self._store.trials()
@@ -511,7 +566,8 @@ class Study:
                 return _lent(new) if self._store.swap(old, new) else None
             if n_trials is not None and len(trials) >= n_trials <= sum(t.is_own for t in trials):
                 return None
-            added = self._add(trials, self._queued(trials) or self._suggest(trials, 1), wish, owner)
+            queued = [] if fixed else self._queued(trials)
+            added = self._add(trials, queued or self._suggest(trials, 1, fixed or {}), wish, owner)
             return added[0] if added else None
 
     def _add(
@@ -538,24 +594,40 @@ class Study:
         used = sum(t.info.get("source") == "queue" for t in trials) if queue else 0
         return [(dict(config), {"source": "queue"}) for config in queue[used : used + 1]]
 
-    def _suggest(self, trials: Sequence[Trial], n: int) -> list[_Chosen]:
+    def _suggest(self, trials: Sequence[Trial], n: int, fixed: Config) -> list[_Chosen]:
         from gpbo.data import Datasets
 
         if self._suggester is None:
-            self._suggester = _default_suggester(len(self.directions), bool(self.outcome_constraints))
+            self._suggester = self._default_suggester()
         if self._datasets is None:
             self._datasets = Datasets(
                 self.space, self._maximize, self.outcome_constraints, device=self.device
             )
         data = self._datasets(trials, number=len(trials))
-        suggestion = self._suggester.suggest(data, self.space.cube, n, self.seed)
-        return [(config, dict(suggestion.info)) for config in self.space.decode(suggestion.X)]
+        cube = self.space.part(fixed) if fixed else self.space.cube
+        suggestion = self._suggester.suggest(data, cube, n, self.seed)
+        X, info = suggestion.X, dict(suggestion.info)
+        if not fixed:
+            return [(config, dict(info)) for config in self.space.decode(X)]
+        if ((cube.snap(X) - X).abs() > _SAME).any():
+            raise SettingError(f"{self._suggester!r} cannot be asked with `fixed`: it ignores `cube.snap`.")
+        # What was fixed is kept to the last digit.
+        return [(config | fixed, info | {"fixed": dict(fixed)}) for config in self.space.decode(X)]
+
+    def _default_suggester(self) -> Suggester:
+        from gpbo.suggesters.bayes import GPSuggester
+        from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+        from gpbo.suggesters.multifidelity import MultiFidelitySuggester
+
+        if self._scheduler.rungs:
+            return MultiFidelitySuggester()
+        several = len(self.directions) > 1 or bool(self.outcome_constraints)
+        return MultiObjectiveSuggester() if several else GPSuggester()
 
     def _change(
         self,
         trial: Trial | int,
         change: Callable[[Trial], Trial],
-        what: str,
         *,
         unless: Callable[[Trial], bool] = lambda _: False,
     ) -> Trial:
@@ -576,15 +648,15 @@ class Study:
                 )
             if unless(old):
                 return old
-            if old.state is not State.RUNNING:
-                result = f"value {old.value}" if old.values else f"error {old.error!r}"
-                raise TrialStateError(
-                    f"only a running trial can be {what}, but trial {number} is {old.state} with {result}; "
-                    "it stays as it is."
-                )
             new = change(old)
             if self._store.swap(old, new):
                 return new
+
+    def _judge(self, trial: Trial) -> State:
+        """What the scheduler says of a trial with a new observation."""
+        trials = list(self._store.trials())
+        trials[trial.number] = trial
+        return self._scheduler.judge(self._minimised(trials), trial.number)
 
     def _values(self, value: Any) -> tuple[float, ...]:
         m = len(self.directions)
@@ -664,6 +736,17 @@ class Study:
         return int(stored["seed"])
 
 
+def _running(trial: Trial, what: str) -> Trial:
+    """The trial, if it is running."""
+    if trial.state is not State.RUNNING:
+        result = f"value {trial.value}" if trial.values else f"error {trial.error!r}"
+        raise TrialStateError(
+            f"only a running trial can be {what}, but trial {trial.number} is {trial.state} with {result}; "
+            "it stays as it is."
+        )
+    return trial
+
+
 def _lent(trial: Trial) -> Trial:
     """The trial with a config of the caller's own, to pop from as they like."""
     return replace(trial, config=dict(trial.config))
@@ -688,13 +771,6 @@ def _directions(direction: Any) -> tuple[Direction, ...]:
     if not listed:
         raise SettingError("`direction` must name at least one objective's direction, got none.")
     return listed
-
-
-def _default_suggester(objectives: int, constrained: bool) -> Suggester:
-    from gpbo.suggesters.bayes import GPSuggester
-    from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
-
-    return MultiObjectiveSuggester() if objectives > 1 or constrained else GPSuggester()
 
 
 def _disagree(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:

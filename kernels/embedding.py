@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,14 @@ from torch import Tensor
 from gpbo.cube import Cube
 
 _ARC = 0.5 * math.pi
+
+
+class _Hot(NamedTuple):
+    """Of each feature of a category: its column, that column's index in `cube.discrete`, its level."""
+
+    column: Tensor
+    discrete: Tensor
+    level: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +83,27 @@ class Embedding:
             arcs = torch.stack([torch.cos(angle), torch.sin(angle)], dim=-1) / _ARC
             parts.append((arcs * active[..., self.arcs, None]).flatten(-2))
         if self.categorical:
-            columns, indices, levels = (index.to(X.device) for index in self._hot)
-            hot = self.cube.levels(X)[..., indices] == levels
-            parts.append((hot if active is None else hot & active[..., columns]).to(X.dtype) / math.sqrt(2.0))
+            on = self._hot(X.device)
+            hot = self.cube.levels(X)[..., on.discrete] == on.level
+            parts.append(
+                (hot if active is None else hot & active[..., on.column]).to(X.dtype) / math.sqrt(2.0)
+            )
         return torch.cat(parts, dim=-1)
 
+    def _hot(self, device: torch.device) -> _Hot:
+        """The features of categories, on a device."""
+        found = self._hots.get(device)
+        if found is None:
+            counts = self.cube.n_levels.tolist()
+            pairs = [(j, level) for j in self.categorical for level in range(counts[j])]
+            columns, levels = torch.tensor(pairs, device=device).reshape(-1, 2).unbind(-1)
+            indices = torch.tensor([self.cube.discrete.index(j) for j, _ in pairs], device=device)
+            found = self._hots[device] = _Hot(columns, indices, levels)
+        return found
+
     @cached_property
-    def _hot(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each feature of a category: its column, that column's index in `discrete`, its level."""
-        counts = self.cube.n_levels.tolist()
-        pairs = [(j, level) for j in self.categorical for level in range(counts[j])]
-        columns, levels = torch.tensor(pairs).reshape(-1, 2).unbind(-1)
-        indices = torch.tensor([self.cube.discrete.index(j) for j, _ in pairs])
-        return columns, indices, levels
+    def _hots(self) -> dict[torch.device, _Hot]:
+        return {}
 
     def pullback(self, X: Tensor, slope: Tensor) -> Tensor:  # (..., d), (..., F) -> (..., d)
         """The gradient with respect to X, from the one with respect to the features; 0 for categories."""

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -186,3 +187,21 @@ def test_among(d):
     X = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.1, 0.2]], dtype=torch.float64)[:, :d]
     assert among(X, X[:0]).tolist() == [False] * 3
     assert among(X, X[:1]).tolist() == ([True, False, True] if d else [True] * 3)
+
+
+def test_fixed_columns_are_where_they_are_held():
+    cube = replace(SPACE.cube, fixed=SPACE.encode([{"x": 0.25, "k": 9, "c": "a", "m": 1, "f": 0.5}])[0])
+    cube.fixed[[3, 4]] = math.nan
+    assert cube.held == [0, 1, 2]
+    assert SPACE.part({"k": 3}).held == [1]
+    assert SPACE.cube.held == []
+    for X in (
+        cube.sobol(64, seed=0),
+        cube.draw(64, generator(0, "draw")),
+        cube.neighbours(cube.sobol(1, 0)[0]),
+    ):
+        assert torch.equal(X[:, :3], cube.fixed[:3].expand(len(X), 3))
+        assert len(X[:, 3].unique()) > 3
+    assert cube.size == math.inf
+    listed = replace(cube, n_levels=torch.tensor([0, 100, 3, 41, 2])).enumerate()
+    assert len(listed) == 38 + 3 * 2  # `f` exists with the first three levels of `m`

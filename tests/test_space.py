@@ -323,3 +323,63 @@ def test_large_spaces_work():
     assert X.shape == (4, 501)
     assert torch.equal(space.encode(space.decode(X))[:, -1], X[:, -1])
     assert len(space.cube.neighbours(X[0])) == 199
+
+
+NESTED = SearchSpace(
+    g=Int(0, 2),
+    p=Int(0, 9, when={"g": [1, 2]}),
+    x=Float(0, 1, when={"p": [2, 3]}),
+    k=Categorical(["only"], when={"p": [3, 4]}),
+    a=5,
+)
+
+
+def test_what_is_fixed_brings_its_parents_where_they_follow():
+    space = SearchSpace(
+        opt=Categorical(["sgd", "adam"]),
+        nesterov=Categorical([True, False], when={"opt": "sgd"}),
+        warm=Int(1, 5, when={"nesterov": True}),
+    )
+    assert space.fix({"warm": 3.0}) == {"opt": "sgd", "nesterov": True, "warm": 3}
+    assert space.fix({"opt": "adam"}) == {"opt": "adam"}
+    assert space.fix({}) == {}
+    assert NESTED.fix({"x": 0.5, "a": 5}) == {"x": 0.5, "a": 5}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "message"),
+    [
+        ({"y": 1}, r"`y` is not a parameter of this space, got 1"),
+        ({"g": 3}, r"`g` must be in \[0, 2\], got 3"),
+        ({"x": "a"}, r"`x` must be a finite number, got 'a'"),
+        ({"a": 6}, r"`a` must be one of \[5\], got 6"),
+        ({"p": 1, "x": 0.5}, r"`x` exists only where p is in \[2, 3\], but p is to be 1"),
+        ({"g": 0, "x": 0.5}, r"`p` exists only where g is in \[1, 2\], but g is to be 0"),
+        ([("g", 1)], r"values to fix must be a dictionary, got \[\('g', 1\)\]"),
+    ],
+)
+def test_what_cannot_be_fixed(fixed, message):
+    with pytest.raises(ConfigError, match=message):
+        NESTED.fix(fixed)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "g", "p"),
+    [
+        ({"g": 1}, {1}, set(range(10))),
+        ({"x": 0.25}, {1, 2}, {2, 3}),
+        ({"k": "only"}, {1, 2}, {3, 4}),
+        ({"x": 0.25, "k": "only"}, {1, 2}, {3}),
+        ({"p": 3, "a": 5}, {1, 2}, {3}),
+    ],
+)
+def test_a_part_holds_all_configs_with_these_values_and_no_others(fixed, g, p):
+    part = NESTED.part(NESTED.fix(fixed))
+    X = part.draw(400, torch.Generator().manual_seed(0))
+    assert torch.equal(part.snap(X), X)
+    configs = NESTED.decode(X)
+    for config in configs:
+        assert NESTED.validate(config) == config
+        assert fixed.items() <= config.items()
+    assert {config["g"] for config in configs} == g
+    assert {config["p"] for config in configs} == p

@@ -411,6 +411,76 @@ def test_what_a_suggester_sees():
     assert torch.equal(data.pending, SPACE.encode([running.config]))
 
 
+@pytest.mark.parametrize("suggester", [None, RandomSuggester()])
+def test_fixed_values_are_kept_to_the_last_digit(suggester):
+    study = Study(SPACE, suggester=suggester)
+    m = 0.1234567890123456789
+    for _ in range(7):
+        study.tell(study.ask(fixed={"m": m}), 1.0)
+    asked = [study.ask(fixed={"m": m}), *study.ask(3, fixed={"opt": "sgd", "m": m})]
+    assert all(trial.config["m"] == m and trial.config["opt"] == "sgd" for trial in asked)
+    assert len({trial.config["x"] for trial in study.trials}) == 11
+    assert asked[0].info["fixed"] == {"opt": "sgd", "m": m}
+    assert "fixed" not in study.ask().info
+
+
+def test_a_part_that_is_used_up_has_no_more():
+    study = study_of()
+    assert study.ask(fixed={"opt": "adam", "x": 0.5}).config == {"x": 0.5, "opt": "adam"}
+    assert study.ask(fixed={"opt": "adam", "x": 0.5}) is None
+    assert study.ask(3, fixed={"opt": "adam", "x": 0.5}) == []
+    assert study.ask() is not None
+
+
+def test_queued_configs_wait_while_values_are_fixed():
+    study = study_of()
+    study.enqueue(A)
+    assert study.ask(fixed={"opt": "sgd"}).config["opt"] == "sgd"
+    assert [t.config["opt"] for t in study.ask(2, fixed={"opt": "sgd"})] == ["sgd", "sgd"]
+    assert study.ask(fixed={}).config == A
+
+
+def test_fixed_values_are_those_of_new_trials_under_a_scheduler():
+    study = study_of(scheduler=ASHA(1, 9))
+    for trial in study.ask(3, fixed={"opt": "adam"}):
+        assert trial.config["opt"] == "adam"
+        study.tell(trial, trial.config["x"])
+    resumed, new = study.ask(2, fixed={"opt": "sgd"})
+    assert (resumed.budget, resumed.config["opt"]) == (3, "adam")
+    assert (new.budget, new.config["opt"]) == (1, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "message"),
+    [({"y": 1}, "`y` is not a parameter"), ({"opt": "adam", "m": 0.5}, "`m` exists only where opt is 'sgd'")],
+)
+@pytest.mark.parametrize("n", [None, 2])
+def test_what_cannot_be_fixed_adds_no_trial(fixed, message, n):
+    study = study_of()
+    with pytest.raises(ConfigError, match=message):
+        study.ask(n, fixed=fixed)
+    assert study.trials == []
+
+
+def test_a_part_that_the_constraints_forbid():
+    study = study_of(SearchSpace(SPACE.parameters, constraints="x < 0.5"))
+    with pytest.raises(SpaceError, match="no config that meets the constraints"):
+        study.ask(fixed={"x": 0.75})
+    assert study.trials == []
+
+
+def test_a_suggester_that_ignores_what_is_fixed_is_told_so():
+    class Deaf(RandomSuggester):
+        def suggest(self, data, cube, n, seed):
+            return super().suggest(data, SPACE.cube, n, seed)
+
+    study = study_of(suggester=Deaf())
+    study.ask()
+    with pytest.raises(SettingError, match="cannot be asked with `fixed`"):
+        study.ask(5, fixed={"x": 0.5})
+    assert len(study.trials) == 1
+
+
 def test_the_same_seed_asks_for_the_same_configs():
     def configs(seed):
         study = study_of(seed=seed)

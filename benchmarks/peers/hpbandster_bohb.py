@@ -26,7 +26,7 @@ class HpBandSterBOHB:
             from hpbandster.optimizers.config_generators.bohb import BOHB  # type: ignore[import-untyped]
 
             logger = logging.getLogger("benchmarks.hpbandster")
-            logger.addHandler(_Strict())
+            logger.addHandler(Strict())
             logger.propagate = False
             self._generator = BOHB(to_configspace(task.space, task.seed), logger=logger)
         np.random.seed(derive(task.seed, "bohb") % 2**32)
@@ -50,7 +50,7 @@ class HpBandSterBOHB:
             self._generator.new_result(SimpleNamespace(result={"loss": loss}, kwargs=kwargs, exception=None))
 
 
-class _Strict(logging.Handler):
+class Strict(logging.Handler):
     """Makes an error of the generator's "sampling failed, using random configuration".
 
     It catches every exception, so a version of ConfigSpace or numpy that it does not work with would

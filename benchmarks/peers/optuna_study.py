@@ -11,10 +11,11 @@ a constraint is told as a failed trial and another is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.peers.base import MAX_REJECTIONS, Config, Task, in_order, quietly, random_config, tidy
-from gpbo import Categorical, Float
+from gpbo import Categorical, Float, SearchSpace
 
 
 class OptunaStudy:
@@ -55,29 +56,31 @@ class OptunaStudy:
             self._study.enqueue_trial({name: self._plain(name, value) for name, value in config.items()})
         with quietly():
             trial = self._study.ask()
-            self._asked = (trial, self._suggest(trial))
+            self._asked = (trial, suggested(self._task.space, self._order, trial))
         return self._asked
-
-    def _suggest(self, trial: Any) -> Config:
-        space, config = self._task.space, Config()
-        for name in self._order:
-            if not space.is_active(name, config):
-                continue
-            p = space.parameters[name]
-            if isinstance(p, Categorical):
-                if p.ordered:
-                    config[name] = p.choices[trial.suggest_int(name, 0, p.n_levels - 1)]
-                else:
-                    config[name] = trial.suggest_categorical(name, p.choices)
-            elif isinstance(p, Float):
-                config[name] = trial.suggest_float(name, p.low, p.high, log=p.log, step=p.step)
-            else:
-                config[name] = trial.suggest_int(name, p.low, p.high, log=p.log, step=p.step)
-        return tidy(space, config)
 
     def _plain(self, name: str, value: Any) -> Any:
         p = self._task.space.parameters[name]
         return p.choices.index(value) if isinstance(p, Categorical) and p.ordered else value
+
+
+def suggested(space: SearchSpace, order: Sequence[str], trial: Any) -> Config:
+    """The config of an Optuna trial, which is asked for the parameters in this order."""
+    config = Config()
+    for name in order:
+        if not space.is_active(name, config):
+            continue
+        p = space.parameters[name]
+        if isinstance(p, Categorical):
+            if p.ordered:
+                config[name] = p.choices[trial.suggest_int(name, 0, p.n_levels - 1)]
+            else:
+                config[name] = trial.suggest_categorical(name, p.choices)
+        elif isinstance(p, Float):
+            config[name] = trial.suggest_float(name, p.low, p.high, log=p.log, step=p.step)
+        else:
+            config[name] = trial.suggest_int(name, p.low, p.high, log=p.log, step=p.step)
+    return tidy(space, config)
 
 
 def _sampler(kind: str, task: Task) -> Any:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 EXACT_ON_CPU = 1500  # observations; benchmarks/speed.py times asks with 10 000 (cell ask-10000)
 EXACT_ON_CUDA = 20_000
+BUDGETS_ON_CPU = 500  # the same over several budgets, where trials come faster
+BUDGETS_ON_CUDA = 5000
 _BEST = 0.5  # of the subset
 
 
@@ -25,3 +27,16 @@ def choose_rows(y: Tensor, limit: int) -> Tensor:  # (n,) -> (<= limit,)
     rest = order[n_best:]
     even = torch.linspace(0, len(rest) - 1, limit - n_best, device=y.device).round().long()
     return torch.cat([order[:n_best], rest[even]]).sort().values
+
+
+def choose_rows_of_budgets(y: Tensor, budget: Tensor, limit: int) -> Tensor:  # (n,), (n,) -> (<= limit,)
+    """The rows to keep, in their order: of the highest budgets all, of the others what `choose_rows` does."""
+    if len(y) <= limit:
+        return torch.arange(len(y), device=y.device)
+    kept = budget.new_empty(0, dtype=torch.long)
+    for level in budget.unique().flip(0):
+        rows = (budget == level).nonzero().squeeze(-1)
+        kept = torch.cat([kept, rows[choose_rows(y[rows], limit - len(kept))]])
+        if len(kept) == limit:
+            break
+    return kept.sort().values

@@ -23,7 +23,7 @@ from gpbo.errors import SettingError
 from gpbo.gp.factor import InverseFactor
 from gpbo.gp.fit import Fit, default_starts, fit
 from gpbo.gp.hypers import MEAN_VAR, Hypers
-from gpbo.kernels import NUS, Embedding, matern, matern_and_slope, squared_distances
+from gpbo.kernels import NUS, AtBudget, Embedding, matern, matern_and_slope, squared_distances
 from gpbo.numerics import cholesky, inverse_factor, next_rows, row_blocks, whiten_and_solve
 
 MIN_VAR = 1e-12  # times the outputscale
@@ -45,7 +45,7 @@ class GP:
         alpha: (n,) weights of the mean; 0 for pending rows.
     """
 
-    embedding: Embedding
+    embedding: Embedding | AtBudget
     hypers: Hypers
     nu: float
     Z: Tensor
@@ -69,6 +69,27 @@ class GP:
         """R for autograd to keep, which minds that rows are written below R, and may outlive the process."""
         return self.R.clone()
 
+    @property
+    def lengthscale(self) -> Tensor:  # (d,)
+        """The lengthscale of each column of its points."""
+        return self.hypers.lengthscale[: self.embedding.cube.d]
+
+    def at_budget(self, cube: Cube, budget: float) -> GP:
+        """The process over configs alone at one budget, of one whose last column is the budget.
+
+        Args:
+            cube: The domain without the budget.
+            budget: Where the budget stands in its column, from 0 to 1.
+
+        Raises:
+            SettingError: if it is at a budget already, or `cube` has not one column less.
+        """
+        if not isinstance(self.embedding, Embedding) or cube.d + 1 != self.embedding.cube.d:
+            raise SettingError(
+                f"a process over {self.embedding.cube.d} columns has no budget beside {cube.d}."
+            )
+        return replace(self, embedding=AtBudget(self.embedding, cube, budget))
+
     @cached_property
     def scale(self) -> Tensor:  # (F,)
         """One over the lengthscale of each feature."""
@@ -87,6 +108,9 @@ class GP:
 
     def marginal(self, X: Tensor) -> tuple[Tensor, Tensor]:  # (..., d) -> (...), (...)
         """The posterior mean and variance of the function at each point, noise left out."""
+        if X.ndim == 1:
+            mean, var = self.marginal(X.unsqueeze(0))
+            return mean[0], var[0]
         z = self.features(X)
         k = self.covariance(z, self.Z)
         if k.requires_grad:
@@ -269,14 +293,14 @@ def fit_gp(
     return gp.with_values(values), found
 
 
-def scaled_features(embedding: Embedding, X: Tensor, hypers: Hypers) -> tuple[Tensor, Tensor]:
+def scaled_features(embedding: Embedding | AtBudget, X: Tensor, hypers: Hypers) -> tuple[Tensor, Tensor]:
     """Scaled, centred features of the rows, (n, F), and the centre (F,) that was subtracted."""
     phi = embedding(X) * feature_scale(embedding, hypers)
     centre = phi.mean(0)
     return phi - centre, centre
 
 
-def feature_scale(embedding: Embedding, hypers: Hypers) -> Tensor:  # (F,)
+def feature_scale(embedding: Embedding | AtBudget, hypers: Hypers) -> Tensor:  # (F,)
     """One over the lengthscale of each feature."""
     return hypers.lengthscale.reciprocal()[embedding.groups.to(hypers.lengthscale.device)]
 

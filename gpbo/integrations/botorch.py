@@ -114,7 +114,7 @@ class BotorchSuggester:
         model = to_botorch(gps, X) if self.kernel is None else _fit_kernel(self.kernel, gps, X)
         observed = Y.isfinite().all(-1)
         X, Z = X[observed], torch.stack([gp.y for gp in gps], dim=-1)[observed]
-        scale = torch.stack([gp.hypers.lengthscale for gp in gps]).amin(0)
+        scale = torch.stack([gp.lengthscale for gp in gps]).amin(0)
         found = X[:0]
         for k in range(n):
             draw = derive(seed, data.number, "acquisition", k)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from gpbo.acquisition import (
+    CPU_EFFORT,
+    GPU_EFFORT,
     PENDING,
     Analytic,
     Effort,
@@ -39,8 +41,16 @@ from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import NumericsError, SettingError, did_you_mean
 from gpbo.gp import GP, STRENGTHS, Hypers, fit_gp, warp_values
-from gpbo.gp.large import EXACT_ON_CPU, EXACT_ON_CUDA, choose_rows
-from gpbo.kernels import NUS
+from gpbo.gp.fidelity import on_one_scale, places, target_budget
+from gpbo.gp.large import (
+    BUDGETS_ON_CPU,
+    BUDGETS_ON_CUDA,
+    EXACT_ON_CPU,
+    EXACT_ON_CUDA,
+    choose_rows,
+    choose_rows_of_budgets,
+)
+from gpbo.kernels import NUS, with_budget_column
 from gpbo.numerics import few_threads
 from gpbo.seeding import derive, generator
 from gpbo.suggesters.base import Suggestion, new_draws
@@ -50,8 +60,6 @@ AcquisitionName = Literal["log_ei", "ei", "log_pi", "ucb"]
 BatchName = Literal["auto", "greedy", "joint", "thompson", "ucb_pe"]
 
 _INCUMBENTS = 5
-_CPU_EFFORT = Effort(raw=512, perturbed=256, starts=10)  # for continuous spaces; others have more basins
-_GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 _GREEDY = 128  # points; beyond, a greedy batch takes seconds and Thompson samples do as well
 _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
@@ -138,16 +146,15 @@ class GPSuggester:
                 return Suggestion(found, {"source": "random", "fallback": str(error)})
 
     def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
-        rows = _rows_to_model(data)
-        X, Y = data.X[rows], data.Y[rows]
-        values = _scalarise(Y, derive(seed, data.number, "weights"))
-        kept = choose_rows(values, EXACT_ON_CUDA if X.is_cuda else EXACT_ON_CPU)
-        X = X[kept]
-        gp, info = self._fit(data, cube, X, values[kept])
-        if len(kept) < len(values):
-            info["subset"] = len(kept)
-        y = gp.y
-        best_f = _best_f(gp, X, y)
+        values = _scalarise(data.Y, derive(seed, data.number, "weights"))
+        budget = _budgets(data)
+        if budget is None:
+            X, gp, info = self._model(data, cube, values)
+            y, best_f = gp.y, _best_f(gp, X, gp.y)
+        else:
+            X, gp, info = self._model_of_budgets(data, cube, values, budget)
+            y = gp.marginal(X)[0]
+            best_f = float(y.max())
         top = X[y.topk(min(_INCUMBENTS, len(y))).indices]
         gp = with_pending(gp, data.pending, self.pending)
         best_f = self._expected_best(gp, best_f, data.pending)
@@ -159,7 +166,8 @@ class GPSuggester:
         elif batch == "joint" and n > 1:
             found = self._jointly(gp, best_f, cube, data, top, n, seed)
         else:
-            explore = n == 1 and self._is_exhausted(data.info.get("log_ei"))
+            whole = cube.fixed is None  # what is to be gained in a part says little about the whole
+            explore = n == 1 and whole and self._is_exhausted(data.info.get("log_ei"))
             found, notes = self._one_by_one(gp, best_f, cube, data, top, n, seed, explore=explore)
             info |= notes
         if len(found) < n:
@@ -167,6 +175,27 @@ class GPSuggester:
             rest = new_draws(cube, torch.cat([data.seen, found]), n - len(found), draws)
             found = torch.cat([found, rest.to(found.device)])
         return Suggestion(found, info)
+
+    def _model(self, data: Dataset, cube: Cube, values: Tensor) -> tuple[Tensor, GP, dict[str, Any]]:
+        """The rows that are modelled, the process, and what to note of it."""
+        kept = choose_rows(values, EXACT_ON_CUDA if values.is_cuda else EXACT_ON_CPU)
+        X = data.X[kept]
+        gp, info = self._fit(data, cube, X, values[kept])
+        return X, gp, info | _subset(kept, values)
+
+    def _model_of_budgets(
+        self, data: Dataset, cube: Cube, values: Tensor, budget: Tensor
+    ) -> tuple[Tensor, GP, dict[str, Any]]:
+        """The same of the process over configs and budgets, at the budget that is searched at."""
+        limit = BUDGETS_ON_CUDA if values.is_cuda else BUDGETS_ON_CPU
+        kept = choose_rows_of_budgets(values, budget, limit)
+        X, values, budget = data.X[kept], values[kept], budget[kept]
+        configs = X.unique(dim=0, return_inverse=True)[1]
+        place, at = places(budget), target_budget(values, budget)
+        points = torch.cat([X, place.unsqueeze(-1)], dim=-1)
+        gp, info = self._fit(data, with_budget_column(cube), points, on_one_scale(values, budget, configs))
+        gp = gp.at_budget(cube, float(place[budget == at][0]))
+        return X, gp, info | {"budget": at} | _subset(kept, data.X)
 
     def _fit(self, data: Dataset, cube: Cube, X: Tensor, y: Tensor) -> tuple[GP, dict[str, Any]]:
         """The process whose warp and hyper-parameters explain the values best, and what to note of it."""
@@ -208,8 +237,8 @@ class GPSuggester:
         explore: bool,
     ) -> tuple[Tensor, dict[str, Any]]:  # (<= n, d)
         """Points chosen in turn, each accounting for those before; and what to note of them."""
-        seen, number, scale = data.seen, data.number, gp.hypers.lengthscale
-        effort = _GPU_EFFORT if seen.is_cuda else Effort() if cube.discrete else _CPU_EFFORT
+        seen, number, scale = data.seen, data.number, gp.lengthscale
+        effort = GPU_EFFORT if seen.is_cuda else Effort() if cube.discrete else CPU_EFFORT
         if n > 1 and self.pending != "fantasies":
             turns = Turns(
                 lambda best: self._acquisition(gp, best, seed).rule,
@@ -230,7 +259,7 @@ class GPSuggester:
             if x is None:
                 break
             found = torch.cat([found, x.unsqueeze(0)])
-            if self.acquisition == "log_ei" and not explore:
+            if self.acquisition == "log_ei" and not explore and cube.fixed is None:
                 notes["log_ei"] = float(acquisition.values(x.unsqueeze(0)))
             if k + 1 < n:
                 gp = with_pending(gp, x.unsqueeze(0), self.pending)
@@ -254,8 +283,9 @@ class GPSuggester:
         draws = generator(seed, number, "joint")
         others = cube.draw((_JOINT_STARTS - 1) * n, draws).to(seen.device).reshape(-1, n, cube.d)
         starts = torch.cat([greedy.unsqueeze(0), others])
-        scale = gp.hypers.lengthscale.repeat(n)
-        tops = maximize_rows(joint.value_and_gradient, starts.flatten(1), scale=scale).x
+        scale = gp.lengthscale.repeat(n)
+        held = [k * cube.d + j for k in range(n) for j in cube.held]
+        tops = maximize_rows(joint.value_and_gradient, starts.flatten(1), scale=scale, held=held).x
         batches = torch.cat([cube.snap(tops.reshape(-1, n, cube.d)), greedy.unsqueeze(0)])
         for row in joint(batches).argsort(descending=True).tolist():
             if bool((is_new(batches[row], seen) & cube.feasible(batches[row])).all()):
@@ -299,14 +329,14 @@ def _initial_points(data: Dataset, cube: Cube, n: int, seed: int) -> Tensor:  # 
     return sobol_points(data, cube, n, seed)
 
 
-def _rows_to_model(data: Dataset) -> Tensor:  # (n,) bool
-    """Rows at the largest budget with at least three values, and failures; all rows without budgets."""
-    budgets = data.budget[data.budget.isfinite() & data.Y.isfinite().all(-1)]
-    levels, counts = budgets.unique(return_counts=True)
-    enough = levels[counts >= 3]
-    if len(levels) < 2 or len(enough) == 0:
-        return torch.ones(len(data.X), dtype=torch.bool, device=data.X.device)
-    return (data.budget == enough.max()) | data.Y.isnan().any(-1)
+def _budgets(data: Dataset) -> Tensor | None:  # (n,)
+    """The budget of each row, the highest where it is unknown; None unless there are values at several."""
+    known = data.budget[data.budget.isfinite() & data.Y.isfinite().all(-1)].unique()
+    return data.budget.nan_to_num(nan=float(known.max())) if len(known) > 1 else None
+
+
+def _subset(kept: Tensor, rows: Tensor) -> dict[str, Any]:
+    return {"subset": len(kept)} if len(kept) < len(rows) else {}
 
 
 def _scalarise(Y: Tensor, seed: int) -> Tensor:  # (n, m) -> (n,)

@@ -1,22 +1,18 @@
 """BOHB's density model (Falkner, Klein and Hutter 2018): points where good ones are denser than bad ones.
 
-The observations of one budget are split into the good and the bad, a product-kernel density is fitted to
-each (l and g), candidates are drawn around good points, and the one with the largest l / g is proposed.
-With one budget this is the TPE of Bergstra et al. (2011) with multivariate densities.
+The observations of a budget are split into the good and the bad, a product-kernel density is fitted to each
+(l_k and g_k), candidates are drawn around good points, and the one with the largest l / g is proposed. With
+one budget this is the TPE of Bergstra et al. (2011) with multivariate densities.
 
-`Density` is the repaired model. Every kernel is a distribution over its column: a Gaussian truncated to
-[0, 1] and renormalised, the mass of that Gaussian in a level's cell, or a categorical kernel with the true
-number of choices. A column that is inactive in a candidate has no factor; where a datum says nothing
-about an active column, the factor is uniform; so the densities sum to one over conditional spaces too.
-`ReferenceDensity` is the published code's, faults included: Gaussians without boundaries, bandwidths of
-choices from the spread of their codes (which makes negative kernels), choices counted in the data.
-
-Notation: X (n, d) data, C (c, d) candidates, h bandwidths in units of the cube.
+BOHB takes l and g from the largest budget with enough observations and forgets the others. Here they are
+mixtures over the budgets, l = sum_k theta_k l_k and g = sum_k theta_k g_k, where theta_k is the chance that
+budget k orders what was seen at the highest budget best (Hyper-Tune, Li et al. 2022, section 4.1).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,27 +25,28 @@ from gpbo.data import Dataset
 from gpbo.numerics import few_threads
 from gpbo.seeding import generator
 from gpbo.suggesters.base import Suggestion, new_draws
+from gpbo.suggesters.kernel_density import LEAST_PDF, Density, Mixture, ReferenceDensity
 
-_SAME = 1e-9  # unit cube: points nearer than this are one
 _MOST_MIN_POINTS = 8  # so that many columns do not put the model off for ever
 _LEAST_RANDOM = 0.3  # of the random fraction, which falls as data come in
-_SMOOTHING = 1.0  # the weight of the uniform distribution against the data, in data
-_NARROW = 1e-5  # cells of so few standard deviations: their mass is density times width, to 1e-10
-_LEAST_PDF = 1e-32  # the published code's floor
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_JUDGES = 6  # observations at a budget, to judge the others by how they order them
+_MOST_JUDGES = 100  # the best and as many of the rest, evenly
+_RESAMPLES = 50
+_LEAST_WEIGHT = 0.01  # budgets below it are left out
+_TRUSTED_FROM, _TRUSTED_BY = 10, 40  # observations at the highest budget, which then weighs more and more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BOHBSuggester:
-    """Proposes where good observations are dense and bad ones are not, at the largest budget with enough.
+    """Proposes where good observations are dense and bad ones are not.
 
-    Failed and running trials count as bad, and random points become rarer as observations come in. No
-    config is proposed twice.
+    Of several budgets each has a part, by how well it foretells the highest. Failed and running trials count
+    as bad, and random points become rarer as observations come in. No config is proposed twice.
 
     Args:
-        reference: Whether to follow the published code in all of this. It still proposes no config twice,
-            imputes a first column that is inactive (there a bug leaves nan), and counts trials that failed
-            at an unknown budget at the smallest.
+        reference: Whether to follow the published code in all of this, with the largest budget alone. It
+            still proposes no config twice, imputes a first column that is inactive (there a bug leaves nan),
+            and counts trials that failed at an unknown budget at the smallest.
         top_fraction: The share of observations that are good.
         n_candidates: How many points are drawn and compared.
         random_fraction: How often to propose a random point; at first, unless `reference`.
@@ -93,18 +90,20 @@ class BOHBSuggester:
 
     def _one(self, data: Dataset, cube: Cube, draws: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         chance = float(torch.rand((), dtype=torch.float64, generator=draws))
-        split = self._split(data, cube) if cube.d else None
-        if split is None or chance < self._random_fraction(split):
+        splits = self._splits(data, cube) if cube.d else []
+        if not splits or chance < self._random_fraction(splits[0]):
             return new_draws(cube, data.seen, 1, draws), {"source": "random"}
-        good: Density | ReferenceDensity
-        bad: Density | ReferenceDensity
+        split, theta = splits[0], None
+        good: Mixture | ReferenceDensity
+        bad: Mixture | ReferenceDensity
         if self.reference:
             good = ReferenceDensity.fit(split.good, cube, self.min_bandwidth, draws)
             bad = ReferenceDensity.fit(split.bad, cube, self.min_bandwidth, draws)
         else:
-            least = max(self.min_bandwidth, 1 / (8 * len(split.good)))
-            good, bad = Density.fit(split.good, cube, least), Density.fit(split.bad, cube, least)
-        C = good.sample(self.n_candidates, self.bandwidth_factor, draws)
+            pairs = [self._densities(each, cube) for each in splits]
+            theta = _rung_weights(data, splits, pairs, draws)
+            good, bad = (_mixture(parts, theta) for parts in zip(*pairs, strict=True))
+        C = cube.hold(good.sample(self.n_candidates, self.bandwidth_factor, draws))
         points = cube.snap(C)
         at = C if self.reference else points  # the published code scores numbers before rounding them
         score = _score(good.log_prob(at), bad.log_prob(at))
@@ -114,21 +113,27 @@ class BOHBSuggester:
             points = new_draws(cube, data.seen, n, draws).to(data.X.device)
             score = _score(good.log_prob(points), bad.log_prob(points))
         best = score.argsort(descending=True, stable=True)[:1]
-        info = {
+        info: dict[str, Any] = {
             "source": "bohb",
             "budget": split.budget,
             "n_good": len(split.good),
             "n_bad": len(split.bad),
         }
+        if theta is not None and len(splits) > 1:
+            info["theta"] = {f"{each.budget:g}": t for each, t in zip(splits, theta.tolist(), strict=True)}
         return points[best], info
 
-    def _split(self, data: Dataset, cube: Cube) -> Split | None:
-        """The good and the bad at the largest budget with enough observations, or None."""
+    def _densities(self, split: Split, cube: Cube) -> tuple[Density, Density]:
+        least = max(self.min_bandwidth, 1 / (8 * len(split.good)))
+        return Density.fit(split.good, cube, least), Density.fit(split.bad, cube, least)
+
+    def _splits(self, data: Dataset, cube: Cube) -> list[Split]:
+        """The good and the bad at the budgets with enough observations, the largest first."""
         observed = ~data.Y.isnan().any(-1)
         order = _best_first(data.Y[observed])
         X, budget = data.X[observed][order], _full_where_unknown(data.budget[observed][order])
         failed = data.X[~observed]
-        levels = budget.unique().tolist()
+        levels, splits = budget.unique().tolist(), list[Split]()
         for level in reversed(levels):
             here = X[budget == level]
             if self.reference:
@@ -138,8 +143,10 @@ class BOHBSuggester:
                 parts = self._repaired(here, failed, data.pending, cube.d)
             if parts is not None:
                 known = not bool(data.budget[observed].isnan().all())
-                return Split(*parts, n=len(here), budget=level if known else None)
-        return None
+                splits.append(Split(*parts, n=len(here), budget=level if known else None))
+                if self.reference:
+                    break
+        return splits
 
     def _published(self, X: Tensor, d: int) -> tuple[Tensor, Tensor] | None:
         n_min = max(self.min_points or 0, d + 1)
@@ -176,119 +183,59 @@ class Split:
     budget: float | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Density:
-    """An equal mixture of product kernels at the data: a distribution over the whole domain.
+def _mixture(parts: Sequence[Density], theta: Tensor) -> Mixture:
+    used = theta.nonzero()[:, 0].tolist()
+    return Mixture([parts[k] for k in used], theta[used])
 
-    Attributes:
-        X: (n, d) the data.
-        active: (n, d) where they say anything.
-        bandwidth: (d,) the Gaussians' sigma before truncation; of a categorical column, the weight of the
-            uniform distribution in its kernel.
-        cube: The domain.
+
+def _rung_weights(
+    data: Dataset, splits: Sequence[Split], pairs: Sequence[tuple[Density, Density]], draws: torch.Generator
+) -> Tensor:  # (k,)
+    """theta: how often each budget's model orders resampled values of the highest budget best.
+
+    A model is asked about a point without what it knows of that very point. The largest of the budgets gets
+    at least 1 / (1 + 2 exp(-(n - 10) / 40)) once it has n >= 10 observations of its own.
     """
-
-    X: Tensor
-    active: Tensor
-    bandwidth: Tensor
-    cube: Cube
-
-    @classmethod
-    def fit(cls, X: Tensor, cube: Cube, min_bandwidth: float) -> Density:
-        """The density with Scott's bandwidths, h = 1.06 sigma n^(-1 / (4 + d)), over active data.
-
-        A categorical kernel's uniform part is such that the mixture has frequencies (n_k + 1/K) / (n + 1).
-        """
-        active = cube.active(X)
-        n = active.sum(0).clamp_min(1).to(X.dtype)
-        mean = (X * active).sum(0) / n
-        sigma = (((X - mean).square() * active).sum(0) / n).sqrt()
-        d_active = active.sum(-1).to(X.dtype).mean()
-        h = (1.06 * sigma * n ** (-1 / (4 + d_active))).clamp_min(min_bandwidth)
-        is_categorical = cube.is_categorical.to(X.device)
-        return cls(X, active, torch.where(is_categorical, _SMOOTHING / (n + _SMOOTHING), h), cube)
-
-    def log_prob(self, C: Tensor) -> Tensor:  # (c, d) -> (c,)
-        """The logarithm of the density at snapped points; of the mass, in columns with levels."""
-        factors = torch.where(self.active, self._log_kernels(C), self._log_uniform(C)[:, None, :])
-        factors = torch.where(self.cube.active(C)[:, None, :], factors, 0.0)
-        return factors.sum(-1).logsumexp(-1) - math.log(len(self.X))
-
-    def sample(self, n: int, factor: float, draws: torch.Generator) -> Tensor:  # (n, d)
-        """Points drawn from kernels `factor` times as wide, not snapped."""
-        rows = torch.randint(len(self.X), (n,), generator=draws).to(self.X.device)
-        wide = factor * self.bandwidth
-        drawn, uniform = _around(self.X[rows], wide, wide, self.cube, draws)
-        return torch.where(self.active[rows], drawn, uniform)
-
-    def _log_kernels(self, C: Tensor) -> Tensor:  # (c, d) -> (c, n, d)
-        levels = self.cube.n_levels.to(C.device)
-        is_categorical = self.cube.is_categorical.to(C.device)
-        out = C.new_zeros(len(C), *self.X.shape)
-        j = (levels == 0).nonzero()[:, 0]
-        X, h = self.X[:, j], self.bandwidth[j]
-        z = (C[:, None, j] - X) / h
-        out[..., j] = -0.5 * z.square() - _LOG_SQRT_2PI - h.log() - _log_mass(-X / h, (1 - X) / h)
-        low, high = _cells(C, self.cube)
-        for k in ((levels > 0) & ~is_categorical).nonzero()[:, 0].tolist():
-            x, back = self.X[:, k].unique(return_inverse=True)  # levels repeat, and log_ndtr is slow
-            h = self.bandwidth[k]
-            mass = _log_mass((low[:, k, None] - x) / h, (high[:, k, None] - x) / h)
-            out[..., k] = (mass - _log_mass(-x / h, (1 - x) / h))[:, back]
-        j = is_categorical.nonzero()[:, 0]
-        share = self.bandwidth[j] / levels[j]
-        match = (C[:, None, j] - self.X[:, j]).abs() < _SAME
-        out[..., j] = torch.where(match, 1 - self.bandwidth[j] + share, share).log()
-        return out
-
-    def _log_uniform(self, C: Tensor) -> Tensor:  # (c, d) -> (c, d)
-        low, high = _cells(C, self.cube)
-        return torch.where(self.cube.n_levels.to(C.device) > 0, high - low, 1.0).log()
+    first = torch.eye(len(splits), dtype=torch.float64)[0]
+    X, y, n_highest = _judges(data)
+    if len(splits) == 1 or len(y) == 0:
+        return first
+    scores = torch.stack(
+        [good.log_prob(X, of_others=True) - bad.log_prob(X, of_others=True) for good, bad in pairs]
+    )
+    ahead = scores.unsqueeze(-1) - scores.unsqueeze(-2)
+    right = ((ahead > 0.0) + 0.5 * (ahead == 0.0)) * (y.unsqueeze(-1) > y)  # (k, n, n)
+    n = len(y)
+    rows = torch.randint(n, (_RESAMPLES, n), generator=draws)
+    counts = torch.zeros(_RESAMPLES, n, dtype=torch.float64).scatter_add_(
+        1, rows, torch.ones(rows.shape).double()
+    )
+    counts = counts.to(right)
+    agreed = ((counts @ right) * counts).sum(-1).mT.cpu()  # (resamples, k)
+    wins = (agreed >= agreed.amax(-1, keepdim=True) - 1e-9).double()
+    theta = (wins / wins.sum(-1, keepdim=True)).mean(0)
+    theta = torch.where(theta < _LEAST_WEIGHT, 0.0, theta)
+    if n_highest >= _TRUSTED_FROM and splits[0].n == n_highest:
+        least = 1.0 / (1.0 + 2.0 * math.exp(-(n_highest - _TRUSTED_FROM) / _TRUSTED_BY))
+        if theta[0] < least:
+            theta = least * first + (1.0 - least) * theta * (1.0 - first) / (1.0 - theta[0])
+    return theta / theta.sum()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReferenceDensity:
-    """The published code's density: statsmodels' KDEMultivariate with normal-reference bandwidths.
-
-    Attributes:
-        Z: (n, d) the data, imputed; levels in categorical columns, numbers of the unit cube in others.
-        bandwidth: (d,) of all columns alike.
-        cube: The domain.
-    """
-
-    Z: Tensor
-    bandwidth: Tensor
-    cube: Cube
-
-    @classmethod
-    def fit(cls, X: Tensor, cube: Cube, min_bandwidth: float, draws: torch.Generator) -> ReferenceDensity:
-        """The density, inactive columns imputed from random rows in which they are active."""
-        Z = _imputed(_levels(X, cube), cube.active(X), cube, draws)
-        n, d = Z.shape
-        h = 1.06 * Z.std(0, correction=0) * n ** (-1 / (4 + d))
-        return cls(Z, h.clamp_min(min_bandwidth), cube)
-
-    def log_prob(self, C: Tensor) -> Tensor:  # (c, d) -> (c,)
-        """The logarithm of the density, floored; infinite where a column's data are all of one level.
-
-        There the Aitchison-Aitken kernel divides by the number of other levels in the data, 0.
-        """
-        is_categorical = self.cube.is_categorical.to(C.device)
-        apart = _levels(C, self.cube)[:, None, :] - self.Z
-        gaussian = torch.exp(-0.5 * (apart / self.bandwidth).square() - _LOG_SQRT_2PI) / self.bandwidth
-        ordered = self.Z.sort(0).values
-        seen = 1 + (ordered.diff(dim=0) != 0).sum(0)
-        choice = torch.where(apart == 0, 1 - self.bandwidth, self.bandwidth / (seen - 1))
-        density = torch.where(is_categorical, choice, gaussian).prod(-1).mean(-1)
-        return density.clamp_min(_LEAST_PDF).log()
-
-    def sample(self, n: int, factor: float, draws: torch.Generator) -> Tensor:  # (n, d)
-        """Points around data: numbers `factor` times as wide, choices kept with chance 1 - h."""
-        rows = torch.randint(len(self.Z), (n,), generator=draws).to(self.Z.device)
-        levels = self.cube.n_levels.to(self.Z.device).clamp_min(1)
-        is_categorical = self.cube.is_categorical.to(self.Z.device)
-        X = torch.where(is_categorical, (self.Z + 0.5) / levels, self.Z)
-        return _around(X[rows], factor * self.bandwidth, self.bandwidth, self.cube, draws)[0]
+def _judges(data: Dataset) -> tuple[Tensor, Tensor, int]:
+    """Points (n, d) and values (n,) at the highest budget with enough, and how many were seen there."""
+    observed = ~data.Y.isnan().any(-1)
+    X, order = data.X[observed], _best_first(data.Y[observed])
+    budget = _full_where_unknown(data.budget[observed])
+    levels, counts = budget.unique(return_counts=True)
+    if not bool((counts >= _JUDGES).any()):
+        return X[:0], X.new_empty(0), 0
+    order = order[budget[order] == levels[counts >= _JUDGES].max()]
+    n = len(order)
+    if n > _MOST_JUDGES:
+        rest = torch.linspace(_MOST_JUDGES // 2, n - 1, _MOST_JUDGES // 2, device=order.device)
+        order = torch.cat([order[: _MOST_JUDGES // 2], order[rest.round().long()]])
+    return X[order], -torch.arange(len(order), dtype=X.dtype, device=X.device), n
 
 
 def _score(log_l: Tensor, log_g: Tensor) -> Tensor:
@@ -297,76 +244,10 @@ def _score(log_l: Tensor, log_g: Tensor) -> Tensor:
     It takes the first candidate of which only g is infinite, passes over those of which l is infinite
     too or undefined, and reads an undefined g as 0.
     """
-    log_g = torch.where(log_g.isnan(), math.log(_LEAST_PDF), log_g)
+    log_g = torch.where(log_g.isnan(), math.log(LEAST_PDF), log_g)
     most = torch.finfo(log_l.dtype).max
     score = (log_l - log_g).nan_to_num(nan=-math.inf, posinf=most, neginf=-math.inf)
     return torch.where(log_l.isfinite() & log_g.isposinf(), math.inf, score)
-
-
-def _around(
-    X: Tensor,  # (n, d)
-    sigma: Tensor,  # (d,)
-    chance: Tensor,  # (d,)
-    cube: Cube,
-    draws: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Points around X, x ~ N(X, sigma^2) within [0, 1] or another choice with `chance`; and uniform ones."""
-    u, v = torch.rand(2, *X.shape, dtype=X.dtype, generator=draws).to(X.device)
-    low, high = (torch.special.ndtr((edge - X) / sigma) for edge in (0.0, 1.0))
-    number = (X + sigma * torch.special.ndtri(low + u * (high - low))).clamp(0.0, 1.0)
-    levels = cube.n_levels.to(X.device).clamp_min(1)
-    choice = torch.where(v < chance, ((u * levels).floor() + 0.5) / levels, X)
-    return torch.where(cube.is_categorical.to(X.device), choice, number), u
-
-
-def _cells(X: Tensor, cube: Cube) -> tuple[Tensor, Tensor]:  # (n, d) -> (n, d), (n, d)
-    """The edges of the cells in which snapped points lie; the points themselves in a continuum."""
-    levels, edges = cube.n_levels.to(X), cube.log_edges.to(X)
-    half = torch.where(levels > 0, 0.5 / levels.clamp_min(1), 0.0)
-    start, span = edges[:, 0], edges[:, 1] - edges[:, 0]
-    whole = (start + X * span).exp().round()  # the number itself, in log-spaced columns
-    low = torch.where(start.isnan(), X - half, ((whole - 0.5).log() - start) / span)
-    high = torch.where(start.isnan(), X + half, ((whole + 0.5).log() - start) / span)
-    return low.clamp(0.0, 1.0), high.clamp(0.0, 1.0)
-
-
-def _log_mass(a: Tensor, b: Tensor) -> Tensor:
-    """log(Phi(b) - Phi(a)) for a < b, anywhere on the line."""
-    a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)
-    narrow = b - a < _NARROW
-    wide_b = torch.where(narrow, a + _NARROW, b)
-    at_b = torch.special.log_ndtr(wide_b)
-    wide = at_b + torch.log1p(-torch.exp(torch.special.log_ndtr(a) - at_b))
-    middle = -0.125 * (a + b).square() - _LOG_SQRT_2PI + (b - a).log()
-    return torch.where(narrow, middle, wide)
-
-
-def _levels(X: Tensor, cube: Cube) -> Tensor:  # (n, d) -> (n, d)
-    """X with 0, 1, 2, ... in its categorical columns."""
-    levels = cube.n_levels.to(X.device)
-    return torch.where(cube.is_categorical.to(X.device), (X * levels).floor().clamp_max(levels - 1), X)
-
-
-def _imputed(Z: Tensor, active: Tensor, cube: Cube, draws: torch.Generator) -> Tensor:  # (n, d)
-    """Z with the inactive columns of each row from one in which the first of them is active, in turn.
-
-    Where a column is never active, it is drawn uniformly.
-    """
-    full, missing = Z.clone(), ~active
-    for j in cube.conditional:
-        donors = active[:, j].nonzero()[:, 0]
-        if len(donors):
-            drawn = torch.randint(len(donors), (len(Z),), generator=draws).to(Z.device)
-            donor = donors[drawn]
-            taken = missing & missing[:, j : j + 1] & active[donor]
-            full = torch.where(taken, Z[donor], full)
-            missing = missing & ~taken
-        else:
-            u = torch.rand(len(Z), dtype=Z.dtype, generator=draws).to(Z.device)
-            k = int(cube.n_levels[j]) if cube.is_categorical[j] else 0
-            full[:, j] = torch.where(missing[:, j], (u * k).floor() if k else u, full[:, j])
-            missing[:, j] = False
-    return full
 
 
 def _best_first(Y: Tensor) -> Tensor:  # (n, m) -> (n,)

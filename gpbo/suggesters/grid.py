@@ -81,6 +81,8 @@ def _parents_first(cube: Cube) -> list[int]:
 
 def _axis(cube: Cube, column: int, k: int) -> Tensor:  # (<= k or n_levels,)
     """The coordinates that are tried of one column."""
+    if cube.fixed is not None and column in cube.held:
+        return cube.fixed[[column]]
     n = int(cube.n_levels[column])
     if n == 0:
         return torch.linspace(0.0, 1.0, k, dtype=torch.float64)

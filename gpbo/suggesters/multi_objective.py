@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpbo.acquisition import Effort, maximize, with_pending
+from gpbo.acquisition import GPU_EFFORT, Effort, maximize, with_pending
 from gpbo.acquisition.multi_objective import constraint_values, front_values, leading, log_ehvi
 from gpbo.cube import Cube
 from gpbo.data import Dataset
@@ -22,8 +22,6 @@ from gpbo.suggesters.bayes import GPSuggester
 
 _MANY = 3  # objectives; from here on every other trial improves a random mix of them
 _TOO_MANY = 5  # and from here on every trial
-_CPU_EFFORT = Effort()
-_GPU_EFFORT = Effort(raw=16384, perturbed=4096, starts=256, rounds=60)
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ class MultiObjectiveSuggester:
         X, Z, thresholds = _outcomes(data)
         gps = [fit_gp(cube, X, z, nu=self.nu)[0] for z in Z.mT]
         info = {"source": "multi_objective", "outcomes": [gp.hypers.to_dict() for gp in gps]}
-        scale = torch.stack([gp.hypers.lengthscale for gp in gps]).amin(0)
+        scale = torch.stack([gp.lengthscale for gp in gps]).amin(0)
         found = data.seen[:0]
         for k in range(n):
             asked = torch.cat([data.pending, found])
@@ -91,7 +89,7 @@ class MultiObjectiveSuggester:
                 seen=torch.cat([data.seen, found]),
                 scale=scale,
                 seed=derive(seed, data.number, "acquisition", k),
-                effort=_GPU_EFFORT if X.is_cuda else _CPU_EFFORT,
+                effort=GPU_EFFORT if X.is_cuda else Effort(),
             )
             if x is None:
                 draws = generator(seed, data.number, "rest")

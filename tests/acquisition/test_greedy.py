@@ -246,3 +246,20 @@ def test_values_that_are_not_numbers_come_last():
 
     found = in_turn(gp, pool, Turns(lambda best: rule), 0.0)
     assert torch.equal(found, pool[[4, 3, 2, 1, 0, 5]])
+
+
+def test_a_discrete_space_offers_new_points_however_many_good_ones_were_seen(monkeypatch):
+    monkeypatch.setattr(module, "_SWEEPS", 0)  # neighbours of the picks would mend a poor pool
+    monkeypatch.setattr(module, "_KEPT", 8)
+    cube = CUBES["finite"]
+    gp, X = process(cube, 20)
+    everything = cube.enumerate()
+    values = log_ei(gp, best_value(gp)).rule(*_mean_and_sigma(gp, everything))[0]
+    order = values.argsort(descending=True)
+    found, _ = batch(gp, X, 1, seen=everything[order[:100]])
+    assert torch.equal(found[0], everything[order[100]])
+
+
+def _mean_and_sigma(gp, X):
+    mean, var = gp.marginal(X)
+    return mean, var.sqrt()

@@ -222,3 +222,17 @@ def test_a_round_makes_no_tensor_of_candidates_observations_and_columns():
     with LargestTensor() as largest:
         log_ei(gp, float(y.max())).value_and_gradient(X)
     assert b * n <= largest.numel < b * n * d / 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_maximum_of_a_part_is_found_with_what_was_seen_elsewhere(seed):
+    space = SearchSpace(x=Float(0, 1), y=Float(0, 1), z=Float(0, 1), c=Categorical(["a", "b"]))
+    gp, X, y = fitted(space.cube, 30, seed)
+    acquisition, part = log_ei(gp, y.max().item()), space.part({"y": 0.9, "c": "b"})
+    x = best_of(acquisition, part, X, y, gp)
+    assert torch.equal(x[[1, 3]], part.fixed[[1, 3]])
+    axis = torch.linspace(0, 1, 101, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    everywhere = part.snap(grid[:, [0, 0, 1, 1]])
+    assert value_at(acquisition, x) >= acquisition.values(everywhere).max().item() - 1e-3
+    assert value_at(acquisition, x) < value_at(acquisition, best_of(acquisition, space.cube, X, y, gp))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpbo
-from gpbo.gp.large import choose_rows
+from gpbo.gp.large import choose_rows, choose_rows_of_budgets
 from gpbo.suggesters import bayes
 
 
@@ -25,6 +25,16 @@ def test_failed_rows_rank_last():
     kept = choose_rows(y, 4)
     assert {17, 19} <= set(kept.tolist())
     assert int(y[kept].isnan().sum()) >= 1
+
+
+def test_of_budgets_the_highest_are_kept_whole_and_the_next_in_part():
+    y = torch.arange(30, dtype=torch.float64)
+    budget = torch.tensor([1.0] * 15 + [3.0] * 10 + [9.0] * 5, dtype=torch.float64)
+    kept = choose_rows_of_budgets(y, budget, 9).tolist()
+    assert kept[4:] == [25, 26, 27, 28, 29]
+    assert set(kept[:4]) <= set(range(15, 25))
+    assert {23, 24} <= set(kept)
+    assert choose_rows_of_budgets(y, budget, 30).tolist() == list(range(30))
 
 
 @given(st.integers(1, 60), st.integers(2, 20), st.integers(0, 5))

@@ -14,6 +14,7 @@ from gpbo.acquisition import PENDING
 from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import SettingError
+from gpbo.suggesters import bayes
 from gpbo.suggesters.quasirandom import sobol_points
 
 
@@ -381,6 +382,41 @@ def test_the_largest_budget_with_enough_values_is_modelled():
     y = torch.where(budget == 9.0, -(X[:, 0] - 0.9).abs(), 10 - (X[:, 0] - 0.1).abs())
     suggestion = GPSuggester(acquisition="ucb", beta=0.0).suggest(dataset(X, y, budget=budget), cube, 1, 0)
     assert suggestion.X.item() > 0.7
+
+
+def test_many_values_at_a_low_budget_say_where_to_go_at_the_full_one():
+    cube, X = Cube.continuous(4), draws(60, 4, seed=3)
+    full = -(X - 0.6).square().sum(-1)
+    budget = torch.cat([torch.ones(60), torch.full((5,), 27.0)]).double()
+    y = torch.cat([0.5 * full - 3.0, full[:5]])
+    data = dataset(torch.cat([X, X[:5]]), y, budget=budget)
+    suggestion = GPSuggester().suggest(data, cube, 1, 0)
+    assert suggestion.info["budget"] == 27.0
+    alone = GPSuggester().suggest(dataset(X[:5], full[:5]), cube, 1, 0)
+    near, far = ((found.X - 0.6).norm() for found in (suggestion, alone))
+    assert near < 0.2
+    assert near < far
+
+
+@pytest.mark.parametrize("batch", ["greedy", "joint", "thompson", "ucb_pe"])
+def test_batches_and_running_trials_over_budgets(batch, device):
+    space = SearchSpace(x=Float(0, 1), c=Categorical(["a", "b"]), z=Float(0, 1, when={"c": "b"}))
+    X = space.cube.draw(30, torch.Generator().manual_seed(0))
+    X = torch.cat([X, X[:8], X[:3]])
+    budget = torch.tensor([1.0] * 30 + [3.0] * 8 + [9.0] * 3, dtype=torch.float64)
+    y = -(X[:, 0] - 0.3).square() - 1 / budget
+    y[4] = math.nan
+    pending = space.cube.draw(3, torch.Generator().manual_seed(1))
+    data = dataset(X, y, budget=budget, pending=pending, device=device)
+    check(GPSuggester(batch=batch).suggest(data, space.cube, 5, 0), space.cube, data, n=5)
+
+
+def test_of_too_many_rows_those_of_the_highest_budgets_are_kept(monkeypatch):
+    monkeypatch.setattr(bayes, "BUDGETS_ON_CPU", 20)
+    X = draws(60, 2, seed=0)
+    budget = torch.tensor([1.0] * 45 + [3.0] * 15, dtype=torch.float64)
+    info = GPSuggester().suggest(dataset(X, surface(X), budget=budget), Cube.continuous(2), 1, 0).info
+    assert info["subset"] == 20
 
 
 # --- reopening

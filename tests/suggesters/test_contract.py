@@ -15,6 +15,7 @@ from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
 from gpbo.suggesters.grid import GridSuggester
 from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+from gpbo.suggesters.multifidelity import MultiFidelitySuggester
 from gpbo.suggesters.quasirandom import RandomSuggester, SobolSuggester
 from gpbo.trial import Observation, State, Trial
 
@@ -25,6 +26,7 @@ SUGGESTERS = {
     "gp": GPSuggester(n_initial=4),
     "multi-objective": MultiObjectiveSuggester(n_initial=4),
     "botorch": BotorchSuggester(n_initial=4),
+    "multi-fidelity": MultiFidelitySuggester(),
     "bohb": BOHBSuggester(),
     "bohb as published": BOHBSuggester(reference=True),
 }
@@ -47,6 +49,13 @@ SPACES = {
         b=Categorical([True, False], when={"c": "p"}),
         constraints="a < 4 or b",
     ),
+}
+FIXED = {
+    "continuous": {"y": 1e-3},
+    "mixed": {"c": "b", "n": 7},
+    "conditional": {"warm": 2},  # which only exists with sgd and nesterov
+    "constrained": {"n_heads": 13},  # so that few widths are left
+    "finite": {"c": "p"},
 }
 N_FINITE = 19  # 4 * (2 + 2), and with a = 4: b True, or b inactive, which every constraint allows
 
@@ -160,6 +169,36 @@ def test_a_space_of_constants_has_one_point(suggester):
     [trial] = trials_of(space, 1)
     data = to_dataset([trial], space, [False], number=1, device="cpu")
     assert suggester.suggest(data, space.cube, 2, 0).X.shape == (0, 0)
+
+
+@pytest.mark.parametrize(("n_trials", "n"), [(0, 3), (12, 1), (12, 4)])
+@pytest.mark.parametrize("name", FIXED)
+def test_columns_that_are_fixed_stay_so(suggester, name, n_trials, n):
+    space = SPACES[name]
+    fixed = space.fix(FIXED[name])
+    part = space.part(fixed)
+    data = data_of(space, n_trials)
+    X = suggester.suggest(data, part, n, 0).X
+    assert X.shape == (n, space.cube.d)
+    assert torch.equal(part.snap(X), X)
+    assert is_new(X, data.seen).all()
+    for config in space.decode(X):
+        assert space.validate(config | fixed) == config
+
+
+def test_a_part_of_a_finite_space_is_asked_for_to_its_end(suggester):
+    space = SPACES["finite"]
+    part = space.part({"c": "p", "b": True})
+    seen = data_of(space, 0).X
+    levels = 4 if isinstance(suggester, GridSuggester) else 5  # of `a`
+    for left in (3, levels - 3, 0):
+        Y = (seen - 0.3).square().sum(-1, keepdim=True)
+        data = Dataset(seen, Y, torch.full((len(seen),), torch.nan), pending=seen[:0], number=len(seen))
+        X = suggester.suggest(data, part, 3, 0).X
+        assert len(X) == left
+        seen = torch.cat([seen, X])
+    assert is_new(seen, seen[:0]).all()
+    assert all(config["c"] == "p" and config["b"] for config in space.decode(seen))
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.RUNNING])

@@ -12,7 +12,8 @@ from gpbo.data import Dataset
 from gpbo.errors import SettingError
 from gpbo.seeding import generator
 from gpbo.space import Categorical, Float, Int, SearchSpace
-from gpbo.suggesters.density import BOHBSuggester, Density, ReferenceDensity, _best_first, _log_mass, _score
+from gpbo.suggesters.density import BOHBSuggester, _best_first, _score
+from gpbo.suggesters.kernel_density import Density, Mixture, ReferenceDensity, _log_mass
 from gpbo.suggesters.quasirandom import RandomSuggester
 
 nan, inf = math.nan, math.inf
@@ -317,7 +318,7 @@ def test_the_repaired_split():
 
 
 def split_of(data, cube, **options):
-    return BOHBSuggester(**options)._split(data, cube)
+    return next(iter(BOHBSuggester(**options)._splits(data, cube)), None)
 
 
 def test_the_failed_and_the_running_are_bad():
@@ -352,6 +353,68 @@ def test_the_largest_budget_with_enough_is_modelled():
     split = split_of(data_of(X, X[:, 0], budgets[:17] + [nan] * 3), cube)
     assert split.n == 8  # of unknown budget is of full budget
     assert split_of(data_of(X, X[:, 0], [1.0] * 3 + [float(k) for k in range(2, 19)]), cube) is None
+
+
+# ---------------------------------------------------------------- budgets
+
+
+def two_rungs(foretells, n=60, n_high=24, seed=0):
+    """Values at budget 1 that foretell those at 9, or say the opposite; and the cube."""
+    cube = Cube.continuous(2)
+    X = cube.draw(n, rng(seed))
+    at_9 = -(X - 0.7).square().sum(-1)
+    at_1 = at_9 if foretells else -at_9
+    Y = torch.cat([at_1, at_9[:n_high]])
+    return data_of(torch.cat([X, X[:n_high]]), Y, [1.0] * n + [9.0] * n_high), cube
+
+
+def test_a_budget_that_foretells_the_highest_has_a_part_and_one_that_misleads_has_none():
+    thetas = {}
+    for foretells in (True, False):
+        data, cube = two_rungs(foretells, n_high=12)
+        suggester = BOHBSuggester(random_fraction=0.0)
+        thetas[foretells] = suggester.suggest(data, cube, 1, 0).info["theta"]
+    assert thetas[True]["1"] > 0.3
+    assert thetas[False] == {"9": 1.0, "1": 0.0}
+    assert all(sum(theta.values()) == pytest.approx(1.0) for theta in thetas.values())
+
+
+def test_the_highest_budget_weighs_more_the_more_was_seen_there():
+    weights = []
+    for n_high in (12, 60, 200):
+        data, cube = two_rungs(True, n=400, n_high=n_high)
+        weights.append(BOHBSuggester(random_fraction=0.0).suggest(data, cube, 1, 0).info["theta"]["9"])
+        assert weights[-1] >= 1 / (1 + 2 * math.exp(-(n_high - 10) / 40)) - 1e-9
+    assert weights[2] > 0.98
+
+
+def test_until_six_are_seen_at_a_higher_budget_the_lowest_is_modelled_alone():
+    data, cube = two_rungs(True, n_high=5)
+    info = BOHBSuggester(random_fraction=0.0).suggest(data, cube, 1, 0).info
+    assert info["budget"] == 1.0
+    assert "theta" not in info
+
+
+def test_a_mixture_is_the_weighted_sum_of_its_densities():
+    X = MIXED.cube.draw(30, rng())
+    one, other = (Density.fit(part, MIXED.cube, 1e-3) for part in X.split([10, 20]))
+    mixture = Mixture([one, other], torch.tensor([0.25, 0.75], dtype=torch.float64))
+    at = MIXED.cube.draw(50, rng(1))
+    expected = 0.25 * one.log_prob(at).exp() + 0.75 * other.log_prob(at).exp()
+    assert torch.allclose(mixture.log_prob(at).exp(), expected)
+    drawn = mixture.sample(4000, 1.0, rng(2))
+    alone = [part.sample(4000, 1.0, rng(3))[:, 0] for part in (one, other)]
+    expected_mean = 0.25 * alone[0].mean() + 0.75 * alone[1].mean()
+    assert drawn[:, 0].mean() == pytest.approx(float(expected_mean), abs=0.03)
+
+
+def test_the_density_of_others_is_that_without_the_datum():
+    X = MIXED.cube.draw(12, rng())
+    density = Density.fit(X, MIXED.cube, 1e-3)
+    without = Density(X[1:], density.active[1:], density.bandwidth, MIXED.cube)
+    assert density.log_prob(X[:1], of_others=True).item() == pytest.approx(without.log_prob(X[:1]).item())
+    at = MIXED.cube.draw(5, rng(9))
+    assert torch.allclose(density.log_prob(at, of_others=True), density.log_prob(at))
 
 
 def test_several_objectives_are_ranked_by_domination():

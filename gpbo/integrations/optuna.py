@@ -1,0 +1,228 @@
+"""gpbo in Optuna: a sampler and a pruner for any study, storage and number of workers.
+
+Both are functions of a study's trials and a seed and keep nothing, so that one object may serve many studies
+and threads, and a study that is loaded again goes on as if it had never stopped. What the sampler proposes is
+written on its trial at once: other workers see it before the program has asked for all of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpbo.errors import MissingExtraError
+
+try:
+    import optuna
+except ModuleNotFoundError as error:
+    raise MissingExtraError(f"{error.name} is not installed; pip install 'gpbo[optuna]'.") from None
+
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from gpbo.checks import whole
+from gpbo.integrations.optuna_trials import PROPOSAL, to_history, to_parameter, union
+from gpbo.schedulers.asha import ASHA
+from gpbo.schedulers.base import Minimised
+from gpbo.seeding import derive, generator
+from gpbo.trial import Observation, State, Trial
+
+if TYPE_CHECKING:
+    from gpbo.suggesters.base import Suggester
+
+__all__ = ["GPBOPruner", "GPBOSampler"]
+
+_TESTED = 5
+
+logger = logging.getLogger(__name__)
+
+# One proposal at a time in a process: whoever is next sees the one before as running.
+_proposing = threading.Lock()
+
+if optuna.__version__.split(".")[0] != str(_TESTED):
+    warnings.warn(f"gpbo is tested with Optuna {_TESTED}; this is Optuna {optuna.__version__}.", stacklevel=2)
+
+
+class GPBOSampler(BaseSampler):
+    """Proposes parameters by gpbo's models, for one objective or several, constrained, pruned or not.
+
+    Parameters are proposed together over the union of all that any trial asked for. One that some trials did
+    not ask for is inactive in these, and is proposed where the choices and whole numbers that were asked for
+    before it say that it will be; what was proposed and not asked for is ignored. A parameter that is new, or
+    is asked for over a range that the proposal does not fit, is drawn at random, of the first trial at the
+    middle. Ranges are those of the last ten trials, taken together; trials outside of them are left out.
+
+    Running trials count as such, failed ones (also: infinite values, pruned without a report) as infeasible.
+    Pruned ones are observations at a lower budget, their last step. Constraints are those of
+    ``trial.set_constraint``; one that a trial did not set is taken to be just met. When a finite space has
+    nothing new left, trials are random.
+
+    Args:
+        seed: Addresses all randomness, together with the trial's number: a study that is loaded again does
+            not repeat its points, and workers with the same seed propose different ones.
+        suggester: How parameters are chosen; by default as in `gpbo.Study`.
+        device: Where tensors are computed: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
+
+    Raises:
+        SettingError: if `seed` is no whole number.
+    """
+
+    def __init__(self, *, seed: int = 0, suggester: Suggester | None = None, device: str = "auto") -> None:
+        self._seed = whole("seed", seed)
+        self._suggester = suggester
+        self._device = device
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All parameters that other trials asked for and that can vary."""
+        return union(_others(study, trial))
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The proposal for a trial: a value for each parameter that is expected to be asked for."""
+        domain = {name: one for name, one in search_space.items() if to_parameter(one) is not None}
+        if not domain:
+            return {}
+        with _proposing:
+            config, info = self._proposal(study, trial, domain)
+            proposal = {"config": config, "info": dict(info)}
+            study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, proposal)
+        return {name: domain[name].to_external_repr(value) for name, value in config.items()}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The middle for the first trial, as in `gpbo.Study`; a random value for others."""
+        stream = derive(self._seed, trial.number, "independent", param_name)
+        parameter = to_parameter(param_distribution)
+        if parameter is None:
+            drawing = optuna.samplers.RandomSampler(seed=stream % 2**32)
+            return drawing.sample_independent(study, trial, param_name, param_distribution)
+        [value] = parameter.from_unit([stream / 2**63 if trial.number else 0.5])
+        return param_distribution.to_external_repr(value)
+
+    def reseed_rng(self) -> None:
+        """Nothing: trials have different numbers, and with them different random streams."""
+
+    def _proposal(
+        self, study: optuna.Study, trial: FrozenTrial, domain: dict[str, BaseDistribution]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Values in Optuna's internal form, and how they were chosen."""
+        from gpbo.data import to_dataset  # loads torch
+
+        history = to_history(_others(study, trial), domain)
+        space, maximize = history.space, _maximize(study)
+        data = to_dataset(
+            history.trials,
+            space,
+            maximize,
+            number=trial.number,
+            outcome_constraints=history.constraints,
+            device=self._device,
+        )
+        suggester = self._suggester or _default_suggester(len(maximize) > 1 or bool(history.constraints))
+        suggestion = suggester.suggest(data, space.cube, 1, self._seed)
+        X, info = suggestion.X, dict(suggestion.info)
+        if len(X) == 0:
+            X = space.cube.draw(1, generator(self._seed, trial.number, "repeat"))
+            info = {"source": "random", "fallback": "every point of the space was asked for"}
+            if data.info.get("fallback") != info["fallback"]:
+                logger.warning("study %r: %s; trials are random now.", study.study_name, info["fallback"])
+        [config] = space.decode(X)
+        return config, info
+
+
+class GPBOPruner(BasePruner):
+    """Prunes by asynchronous successive halving over gpbo's rungs, which are steps as they are reported.
+
+    A trial stands at a rung with its first report there or beyond. It is pruned there unless it is among the
+    best 1 / `reduction_factor` of all that ever were at that rung and at each rung before; the first ones at
+    a rung, fewer than `reduction_factor`, go on. A report that is not finite prunes at once, and the trial
+    ranks last.
+
+    Args:
+        min_budget: The lowest rung.
+        max_budget: The highest rung, from which no trial is pruned.
+        reduction_factor: How many trials at a rung there are for each that goes on.
+        budgets: The rungs themselves, in place of `min_budget` and `max_budget`.
+        audit: How many of the trials that go on, as a share up to 1/2, are ones that would be pruned.
+
+    Raises:
+        SettingError: if an argument breaks its rule.
+    """
+
+    def __init__(
+        self,
+        min_budget: int = 1,
+        max_budget: int = 27,
+        reduction_factor: float = 3,
+        *,
+        budgets: Sequence[int] | None = None,
+        audit: float = 0.0,
+    ) -> None:
+        self._asha = ASHA(
+            min_budget, max_budget, reduction_factor, budgets=budgets, stopping=True, audit=audit
+        )
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial should end with its last report."""
+        step = trial.last_step
+        if step is None:
+            return False
+        if not math.isfinite(trial.intermediate_values[step]):
+            return True
+        if step not in self._standing(trial).values():
+            return False
+        trials = [self._trial(t) for t in study.get_trials(deepcopy=False)]
+        trials[trial.number] = self._trial(trial)
+        return self._asha.judge(Minimised(_maximize(study))(trials), trial.number) is State.STOPPED
+
+    def _standing(self, trial: FrozenTrial) -> dict[float, int]:
+        """The step of the report that counts at each rung the trial has been to."""
+        steps = sorted(trial.intermediate_values)
+        found = {rung: next((s for s in steps if s >= rung), None) for rung in self._asha.rungs}
+        return {rung: step for rung, step in found.items() if step is not None}
+
+    def _trial(self, trial: FrozenTrial) -> Trial:
+        reports = {rung: trial.intermediate_values[step] for rung, step in self._standing(trial).items()}
+        has_failed = trial.state is TrialState.FAIL or not all(
+            map(math.isfinite, trial.intermediate_values.values())
+        )
+        return Trial(
+            number=trial.number,
+            config={},
+            state=State.FAILED if has_failed else State.RUNNING,
+            budget=self._asha.rungs[-1],
+            observations=tuple(Observation((v,), at) for at, v in reports.items() if math.isfinite(v)),
+        )
+
+
+def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """All trials that were begun but this one, by number; of all brackets, under Optuna's Hyperband."""
+    whole_study: optuna.Study = getattr(study, "_study", study)
+    trials = whole_study.get_trials(deepcopy=False)
+    return [t for t in trials if t.number != trial.number and t.state is not TrialState.WAITING]
+
+
+def _maximize(study: optuna.Study) -> list[bool]:
+    return [direction == StudyDirection.MAXIMIZE for direction in study.directions]
+
+
+def _default_suggester(is_multiple: bool) -> Suggester:
+    from gpbo.suggesters.bayes import GPSuggester
+    from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+
+    return MultiObjectiveSuggester() if is_multiple else GPSuggester()

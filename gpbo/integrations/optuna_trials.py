@@ -1,0 +1,239 @@
+"""Optuna's trials as gpbo's: one space out of all that programs asked for, and what was active when.
+
+Values are those of Optuna's storages: numbers as they are, choices by their index, so that any object can be
+a choice. A program's branches are not declared in Optuna; they are read off from which parameters each trial
+asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from gpbo.errors import SpaceError
+from gpbo.outcomes import OutcomeConstraint
+from gpbo.space import Categorical, Config, Float, Int, Parameter, SearchSpace
+from gpbo.trial import Observation, State, Trial
+
+PROPOSAL = "gpbo"  # the attribute of a trial that holds what was proposed for it, and how
+
+_RECENT = 10  # trials: what a range has been for so long is what it is now
+_MOST_PARENT_LEVELS = 64  # a parameter with more switches no other one on and off
+_MOST_RUNGS = 8  # steps at which trials are compared; every report would be a row of its own
+_STATES = {
+    TrialState.RUNNING: State.RUNNING,
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.STOPPED,
+    TrialState.FAIL: State.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """What a suggester can be told of a study.
+
+    Attributes:
+        space: The parameters, with the conditions that explain who asked for which.
+        trials: Those that lie in the space, by number.
+        constraints: One for each name that a trial set a constraint of.
+    """
+
+    space: SearchSpace
+    trials: Sequence[Trial]
+    constraints: Sequence[OutcomeConstraint]
+
+
+def to_parameter(distribution: BaseDistribution) -> Parameter | None:
+    """The parameter over Optuna's internal values; None for a single value or what gpbo cannot represent."""
+    if distribution.single():
+        return None
+    try:
+        match distribution:
+            case FloatDistribution():
+                return Float(
+                    distribution.low, distribution.high, log=distribution.log, step=distribution.step
+                )
+            case IntDistribution():
+                return Int(distribution.low, distribution.high, log=distribution.log, step=distribution.step)
+            case CategoricalDistribution():
+                return Categorical(range(len(distribution.choices)))
+    except SpaceError:
+        pass
+    return None
+
+
+def union(trials: Iterable[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Every parameter that any trial asked for, in that order, over the range that it has had lately."""
+    asked: dict[str, list[BaseDistribution]] = {}
+    for trial in trials:
+        for name, distribution in trial.distributions.items():
+            asked.setdefault(name, []).append(distribution)
+    joined = {name: _joined(given[-_RECENT:]) for name, given in asked.items()}
+    return {name: one for name, one in joined.items() if to_parameter(one) is not None}
+
+
+def to_history(trials: Sequence[FrozenTrial], domain: Mapping[str, BaseDistribution]) -> History:
+    """What the trials say about a domain; those with a value outside of it are left out.
+
+    Args:
+        trials: All but those that wait, by number.
+        domain: Distributions that are parameters of gpbo.
+    """
+    asked = [(trial, _internal(trial, domain)) for trial in trials]
+    inside = [(trial, config) for trial, config in asked if config is not None]
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    space = _to_space(domain, [(config, trial.state in ended) for trial, config in inside if config])
+    points = [(trial, _completed(trial, config, domain, space)) for trial, config in inside]
+    points = [(trial, config) for trial, config in points if config]
+    names = sorted({name for trial, _ in points for name in trial.constraints})
+    pruned = Counter(trial.last_step for trial, _ in points if trial.state is TrialState.PRUNED)
+    rungs = [step for step, _ in pruned.most_common(_MOST_RUNGS) if step is not None]
+    steps = [trial.last_step for trial, _ in points if trial.last_step is not None]
+    full = 1.0 + max(steps) if rungs else None
+    told = [_to_trial(trial, config, rungs, full, names) for trial, config in points]
+    return History(space, told, [OutcomeConstraint(name, "<=", 0.0) for name in names])
+
+
+def _joined(given: Sequence[BaseDistribution]) -> BaseDistribution:
+    """The smallest distribution that holds all of them; as the last, of which the others are variants."""
+    last = given[-1]
+    if isinstance(last, CategoricalDistribution) or all(one == last for one in given):
+        return last
+    alike: Any = [one for one in given if type(one) is type(last)]
+    low, high = min(one.low for one in alike), max(one.high for one in alike)
+    return type(alike[-1])(low, high, log=alike[-1].log)
+
+
+def _internal(trial: FrozenTrial, domain: Mapping[str, BaseDistribution]) -> Config | None:
+    """The trial's internal values of the domain's parameters; None if one lies outside."""
+    config: Config = {}
+    for name, distribution in domain.items():
+        if name in trial.params:
+            try:
+                config[name] = distribution.to_internal_repr(trial.params[name])
+            except ValueError:
+                return None
+            if not _is_inside(config[name], distribution):
+                return None
+    return config
+
+
+def _is_inside(value: float, distribution: BaseDistribution) -> bool:
+    """Whether the value is in the range; one between two steps counts as the nearer one."""
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return distribution.low <= value <= distribution.high
+    return distribution._contains(value)
+
+
+def _completed(
+    trial: FrozenTrial, config: Config, domain: Mapping[str, BaseDistribution], space: SearchSpace
+) -> Config:
+    """The config without what is inactive, and with what was proposed where the program did not ask.
+
+    It may be about to ask, have failed before, or have reasons that no condition explains: then the point was
+    tried as proposed, and counts as tried.
+    """
+    proposed = trial.system_attrs.get(PROPOSAL, {}).get("config", {})
+    completed: Config = {}
+    for name, distribution in domain.items():
+        value = config.get(name, proposed.get(name))
+        if value is None or not _is_inside(value, distribution):
+            continue
+        if space.parameters[name].when is None or space.is_active(name, completed):
+            completed[name] = value
+    return completed
+
+
+def _to_trial(
+    trial: FrozenTrial, config: Config, rungs: Collection[int], full: float | None, names: Sequence[str]
+) -> Trial:
+    """The trial with its reports at the rungs, and at its end; failed where a number is not finite."""
+    outcomes = {name: trial.constraints.get(name, 0.0) for name in names}
+    reports = sorted(trial.intermediate_values.items())
+    last = {trial.last_step} if trial.state is TrialState.PRUNED else set()
+    seen = [Observation((v,), float(at), outcomes=outcomes) for at, v in reports if at in {*rungs, *last}]
+    if trial.state is TrialState.COMPLETE:
+        seen.append(Observation(tuple(trial.values), full, outcomes=outcomes))
+    state = _STATES[trial.state]
+    if state.is_final and not (seen and _is_finite(seen[-1])):
+        state = State.FAILED
+    proposal = trial.system_attrs.get(PROPOSAL, {})
+    return Trial(
+        number=trial.number,
+        config=config,
+        state=state,
+        observations=tuple(filter(_is_finite, seen)),
+        info=proposal.get("info", {}),
+    )
+
+
+def _is_finite(seen: Observation) -> bool:
+    return all(map(math.isfinite, (*seen.values, *seen.outcomes.values())))
+
+
+def _to_space(domain: Mapping[str, BaseDistribution], configs: Sequence[tuple[Config, bool]]) -> SearchSpace:
+    """The space of the domain, given the configs so far and whether each is whole."""
+    parameters: dict[str, Any] = {}
+    for name, distribution in domain.items():
+        parameter = to_parameter(distribution)
+        assert parameter is not None, name
+        when = _condition(name, parameters, configs)
+        parameters[name] = replace(parameter, when=when) if when else parameter
+    return SearchSpace(parameters)
+
+
+def _condition(
+    name: str, parents: Mapping[str, Parameter], configs: Sequence[tuple[Config, bool]]
+) -> dict[str, list[int]]:
+    """The values of other parameters with which trials asked for this one: a conjunction, chosen greedily.
+
+    Values that were not tried yet are taken to allow it: to propose one value too many costs nothing. Of
+    parents that explain equally much, the one that does so by its values, then the last, is chosen.
+    """
+    having = [config for config, _ in configs if name in config]
+    lacking = [config for config, is_whole in configs if is_whole and name not in config]
+    if not having or not lacking:
+        return {}
+    candidates = {
+        parent: parameter
+        for parent, parameter in reversed(list(parents.items()))
+        if isinstance(parameter, Int | Categorical)
+        and parameter.n_levels <= _MOST_PARENT_LEVELS
+        and all(parent in config for config in having)
+    }
+    when: dict[str, list[int]] = {}
+    while lacking and candidates:
+        allowed = {p: _allowed(parameter, p, having, lacking) for p, parameter in candidates.items()}
+        by_value = {p: [c for c in lacking if p not in c or c[p] in allowed[p]] for p in candidates}
+        # where the parent is inactive itself, so is the parameter
+        left = {p: [c for c in by_value[p] if p in c or parents[p].when is None] for p in candidates}
+        best = min(candidates, key=lambda p: (len(left[p]), len(by_value[p])))
+        if len(left[best]) == len(lacking):
+            break
+        when[best], lacking = allowed[best], left[best]
+        del candidates[best]
+    return when
+
+
+def _allowed(
+    parent: Int | Categorical, name: str, having: Sequence[Config], lacking: Sequence[Config]
+) -> list[int]:
+    """The parent's values, without those of trials that lack the parameter: a range, of whole numbers."""
+    on = {config[name] for config in having}
+    off = {config[name] for config in lacking if name in config} - on
+    if isinstance(parent, Categorical):
+        return [k for k in parent.choices if k not in off]
+    low = max((v for v in off if v < min(on)), default=-math.inf)
+    high = min((v for v in off if v > max(on)), default=math.inf)
+    return [k for k in range(parent.low, parent.high + 1, parent.step) if low < k < high]

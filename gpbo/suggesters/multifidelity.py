@@ -1,0 +1,58 @@
+"""The suggester for studies with budgets: a Gaussian process and a density model, in turn.
+
+The density model follows promoted trials soon and wherever they are; the process closes in on the best. Which
+is ahead, and when, differs between tasks, so each proposes a part of the trials and both learn from all of
+them. Every tenth trial or so is a random one: where low budgets mislead, both models are wrong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gpbo.checks import finite
+from gpbo.cube import Cube
+from gpbo.data import Dataset
+from gpbo.seeding import generator
+from gpbo.suggesters.base import Suggestion, new_draws
+from gpbo.suggesters.bayes import GPSuggester
+from gpbo.suggesters.density import BOHBSuggester
+
+_FOR_WARM_STARTS = ("hypers", "warp")  # of the process's notes, which a trial of another origin hands on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiFidelitySuggester:
+    """Proposes by a Gaussian process over configs and budgets, by BOHB's density model, or at random.
+
+    Points of one ``study.ask(n)`` are all of one origin.
+
+    Args:
+        density_share: How much of what is not random the density model proposes, once it has enough to go by.
+        random_fraction: How often to propose a random point.
+
+    Raises:
+        SettingError: if an argument breaks its rule.
+    """
+
+    density_share: float = 0.5
+    random_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        finite("density_share", self.density_share, low=0, high=1)
+        finite("random_fraction", self.random_fraction, low=0, high=1)
+
+    def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
+        """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
+        draws = generator(seed, data.number, "origin")
+        is_random, is_density = torch.rand(2, dtype=torch.float64, generator=draws).tolist()
+        handed_on = {name: data.info[name] for name in _FOR_WARM_STARTS if name in data.info}
+        if is_random < self.random_fraction and handed_on:
+            found = new_draws(cube, data.seen, n, generator(seed, data.number, "random"))
+            return Suggestion(found, handed_on | {"source": "random"})
+        if is_density < self.density_share and handed_on:
+            by_density = BOHBSuggester(random_fraction=0.0).suggest(data, cube, n, seed)
+            if by_density.info["source"] != "random":
+                return Suggestion(by_density.X, handed_on | dict(by_density.info))
+        return GPSuggester().suggest(data, cube, n, seed)

@@ -1,0 +1,69 @@
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+import gpbo
+from gpbo import ASHA, Float, Hyperband, MultiFidelitySuggester, SearchSpace, simulate
+from gpbo.cube import Cube
+from gpbo.data import Dataset
+from gpbo.errors import SettingError
+
+SPACE = SearchSpace(x=Float(0, 1), y=Float(0, 1), z=Float(0, 1))
+
+
+def curve(config, budget):
+    """A loss that falls with the budget, and a little differently for each config; a second a unit."""
+    at = math.dist((config["x"], config["y"], config["z"]), (0.3, 0.7, 0.4))
+    return at + 0.3 * math.cos(9 * config["x"]) / budget + 1 / budget, budget
+
+
+def simulated(scheduler, n_trials=60, **options):
+    return simulate(SPACE, curve, scheduler=scheduler, n_trials=n_trials, device="cpu", **options)
+
+
+def test_a_study_with_budgets_takes_it_by_default():
+    trials = simulated(ASHA(1, 9)).study.trials
+    assert {t.info["source"] for t in trials} == {"initial", "gp", "bohb", "random"}
+
+
+def test_each_origin_has_its_part():
+    by = Counter(t.info["source"] for t in simulated(Hyperband(1, 9), 100).study.trials[20:])
+    assert 2 <= by["random"] <= 20
+    assert 25 <= by["bohb"] <= 50
+    assert 25 <= by["gp"] <= 50
+
+
+def test_trials_of_other_origins_hand_on_what_the_process_starts_from():
+    trials = simulated(ASHA(1, 9)).study.trials
+    first = next(t.number for t in trials if t.info["source"] == "gp")
+    assert all("hypers" in t.info for t in trials[first:])
+
+
+def test_it_is_better_than_random_for_the_same_budget():
+    ahead = 0
+    for seed in range(3):
+        ours, theirs = (
+            simulated(ASHA(1, 9), 1000, spend=150, suggester=suggester, seed=seed).incumbents()[-1].value
+            for suggester in (None, gpbo.RandomSuggester())
+        )
+        ahead += ours < theirs
+    assert ahead == 3
+
+
+@pytest.mark.parametrize(("share", "origin"), [(0.0, "gp"), (1.0, "bohb")])
+def test_the_share_may_be_nothing_or_all(share, origin):
+    X = Cube.continuous(2).draw(40, torch.Generator().manual_seed(0))
+    budget = torch.ones(40, dtype=torch.float64)
+    hypers = {"lengthscale": [0.5, 0.5], "noise_var": 1e-3, "outputscale": 1.0}
+    data = Dataset(X, X[:, :1], budget, X[:0], 40, {"hypers": hypers, "warp": 0})
+    suggester = MultiFidelitySuggester(density_share=share, random_fraction=0.0)
+    assert suggester.suggest(data, Cube.continuous(2), 1, 0).info["source"] == origin
+
+
+@pytest.mark.parametrize("option", ["density_share", "random_fraction"])
+@pytest.mark.parametrize("value", [-0.1, 1.5, math.nan, "half"])
+def test_shares_are_checked(option, value):
+    with pytest.raises(SettingError, match=f"`{option}` must be"):
+        MultiFidelitySuggester(**{option: value})
