@@ -24,7 +24,7 @@ from gpbo.space import Config, SearchSpace
 from gpbo.stores.base import Store
 from gpbo.stores.memory import MemoryStore
 from gpbo.study import Direction, Study
-from gpbo.trial import Decision, Resume, Start, State, Trial, Wait
+from gpbo.trial import Decision, Done, Resume, Start, State, Trial, Wait
 
 try:
     from ray import cloudpickle
@@ -104,7 +104,7 @@ class GPBOSearch(Searcher):
         self._max_concurrent = 0
         self._scheduler: Scheduler | None = None
         self._study: Study | None = None
-        self._experiment = uuid.uuid4().hex
+        self._experiment = f"ray/{uuid.uuid4().hex}"
         self._memory: tuple[dict[str, Any], list[Trial]] = {}, []  # what a study in memory begins with
         self._known: set[str] = set()  # the Ray trials of this experiment
         self._numbers: dict[str, int] = {}  # of the trials, by the ids of the Ray trials they are tied to
@@ -155,18 +155,14 @@ class GPBOSearch(Searcher):
         with study._store.asking():
             trials = study._store.trials()
             if self._lost:
-                return self._suggested_again(trials[self._lost.popleft()], trial_id)
+                return self._suggested(trials[self._lost.popleft()], trial_id)
             wish = self._wish(trials)
-            if isinstance(wish, Resume):
-                paused = trials[wish.number]
-                # one that waits in Ray is resumed there
-                return None if self._is_tied(paused) else self._suggested_again(paused, trial_id)
-            if not isinstance(wish, Start):
+            if isinstance(wish, Wait | Done):
                 return None if isinstance(wish, Wait) else self.FINISHED
-            chosen = study._queued(trials) or study._suggest(trials, 1)
-            tied = [(config, info | self._tie(trial_id)) for config, info in chosen]
-            added = study._add(trials, tied, wish, None)
-            return self._suggested(added[0], trial_id) if added else self.FINISHED
+            if isinstance(wish, Resume) and self._is_tied(trials[wish.number]):
+                return None  # it waits in Ray and is resumed there
+            trial = study._ask(self._experiment)
+            return self.FINISHED if trial is None else self._suggested(trial, trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the result in case the trial ends without another, as it does if Ray stops it in a pause."""
@@ -276,7 +272,7 @@ class GPBOSearch(Searcher):
             old = self.study._store.trials()[wish.number]
             if not self._is_tied(old) or _ray_id(old) not in waiting:
                 return None
-            new = replace(old, state=State.RUNNING, budget=wish.budget)
+            new = replace(old, state=State.RUNNING, budget=wish.budget, owner=self._experiment)
             return _ray_id(old) if self._swap(old, new) else None
 
     def value_in(self, result: Mapping[str, Any]) -> list[Any]:
@@ -319,7 +315,8 @@ class GPBOSearch(Searcher):
                     study.enqueue(point)
                 study._store.meta["ray"] = [*experiments, self._experiment]
         for trial in study.trials:
-            if trial.info.get("run", {}).get("experiment") == self._experiment:
+            # the owner alone says it of one that was asked for when the program was killed
+            if self._experiment in (trial.info.get("run", {}).get("experiment"), trial.owner):
                 if _ray_id(trial) in self._known:
                     self._numbers[_ray_id(trial)] = trial.number
                 else:
@@ -360,15 +357,10 @@ class GPBOSearch(Searcher):
     def _is_tied(self, trial: Trial) -> bool:
         return self._numbers.get(_ray_id(trial)) == trial.number
 
-    def _tie(self, trial_id: str) -> dict[str, Any]:
-        return {"run": {"experiment": self._experiment, "ray": trial_id}}
-
-    def _suggested_again(self, trial: Trial, trial_id: str) -> Config:
-        """The config of a trial that is in the study already, now tied to another Ray trial."""
-        self._swap(trial, replace(trial, info={**trial.info, **self._tie(trial_id)}))
-        return self._suggested(trial, trial_id)
-
     def _suggested(self, trial: Trial, trial_id: str) -> Config:
+        """The config of a trial, which is now tied to this Ray trial."""
+        tie = {"run": {"experiment": self._experiment, "ray": trial_id}}
+        self._swap(trial, replace(trial, info={**trial.info, **tie}))
         self._known.add(trial_id)
         self._numbers[trial_id] = trial.number
         return nested(trial.config)

@@ -97,7 +97,7 @@ class GPBOScheduler(TrialScheduler):
         return bool(super().set_search_properties(metric, mode, **spec))
 
     def on_trial_add(self, tune_controller: TuneController, trial: RayTrial) -> None:
-        """Keeps a trial paused that the study has paused, though Ray would start it after a crash."""
+        """Keeps a trial paused that is so in the study, though Ray would start it after a crash."""
         search = self._search(tune_controller)
         is_again = trial.trial_id in self._added  # Ray lets it recover from an error
         self._added.add(trial.trial_id)
@@ -106,7 +106,7 @@ class GPBOScheduler(TrialScheduler):
             return
         if trial.is_finished():
             search.on_trial_complete(trial.trial_id)
-        elif known.state is State.PAUSED:
+        elif known.state is State.PAUSED and self._time_attr in trial.last_result:  # else it catches up
             trial.set_status(RayTrial.PAUSED)
 
     def on_trial_result(
