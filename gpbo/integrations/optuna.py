@@ -28,7 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gpbo.checks import whole
-from gpbo.integrations.optuna_trials import PROPOSAL, to_history, to_parameter, union
+from gpbo.integrations.optuna_trials import PROPOSAL, to_held, to_history, to_parameter, union
 from gpbo.schedulers.asha import ASHA
 from gpbo.schedulers.base import Minimised
 from gpbo.seeding import derive, generator
@@ -134,15 +134,17 @@ class GPBOSampler(BaseSampler):
             device=self._device,
         )
         suggester = self._suggester or _default_suggester(len(maximize) > 1 or bool(history.constraints))
-        suggestion = suggester.suggest(data, space.cube, 1, self._seed)
+        held = to_held(trial, domain, space)
+        cube = space.part(held) if held else space.cube
+        suggestion = suggester.suggest(data, cube, 1, self._seed)
         X, info = suggestion.X, dict(suggestion.info)
         if len(X) == 0:
-            X = space.cube.draw(1, generator(self._seed, trial.number, "repeat"))
+            X = cube.draw(1, generator(self._seed, trial.number, "repeat"))
             info = {"source": "random", "fallback": "every point of the space was asked for"}
             if data.info.get("fallback") != info["fallback"]:
                 logger.warning("study %r: %s; trials are random now.", study.study_name, info["fallback"])
         [config] = space.decode(X)
-        return config, info
+        return config | held, info
 
 
 class GPBOPruner(BasePruner):

@@ -21,7 +21,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from gpbo.errors import SpaceError
+from gpbo.errors import ConfigError, SpaceError
 from gpbo.outcomes import OutcomeConstraint
 from gpbo.space import Categorical, Config, Float, Int, Parameter, SearchSpace
 from gpbo.trial import Observation, State, Trial
@@ -90,7 +90,7 @@ def to_history(trials: Sequence[FrozenTrial], domain: Mapping[str, BaseDistribut
         trials: All but those that wait, by number.
         domain: Distributions that are parameters of gpbo.
     """
-    asked = [(trial, _internal(trial, domain)) for trial in trials]
+    asked = [(trial, _internal(trial.params, domain)) for trial in trials]
     inside = [(trial, config) for trial, config in asked if config is not None]
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     space = _to_space(domain, [(config, trial.state in ended) for trial, config in inside if config])
@@ -105,6 +105,15 @@ def to_history(trials: Sequence[FrozenTrial], domain: Mapping[str, BaseDistribut
     return History(space, told, [OutcomeConstraint(name, "<=", 0.0) for name in names])
 
 
+def to_held(trial: FrozenTrial, domain: Mapping[str, BaseDistribution], space: SearchSpace) -> Config:
+    """What a trial must have: values it was queued with or has been given; none if they do not fit."""
+    values = _internal({**trial.system_attrs.get("fixed_params", {}), **trial.params}, domain)
+    try:
+        return space.fix(values or {})
+    except ConfigError:
+        return {}
+
+
 def _joined(given: Sequence[BaseDistribution]) -> BaseDistribution:
     """The smallest distribution that holds all of them; as the last, of which the others are variants."""
     last = given[-1]
@@ -115,13 +124,13 @@ def _joined(given: Sequence[BaseDistribution]) -> BaseDistribution:
     return type(alike[-1])(low, high, log=alike[-1].log)
 
 
-def _internal(trial: FrozenTrial, domain: Mapping[str, BaseDistribution]) -> Config | None:
-    """The trial's internal values of the domain's parameters; None if one lies outside."""
+def _internal(params: Mapping[str, Any], domain: Mapping[str, BaseDistribution]) -> Config | None:
+    """Internal values of the domain's parameters; None if one lies outside."""
     config: Config = {}
     for name, distribution in domain.items():
-        if name in trial.params:
+        if name in params:
             try:
-                config[name] = distribution.to_internal_repr(trial.params[name])
+                config[name] = distribution.to_internal_repr(params[name])
             except ValueError:
                 return None
             if not _is_inside(config[name], distribution):
@@ -147,9 +156,11 @@ def _completed(
     proposed = trial.system_attrs.get(PROPOSAL, {}).get("config", {})
     completed: Config = {}
     for name, distribution in domain.items():
-        value = config.get(name, proposed.get(name))
-        if value is None or not _is_inside(value, distribution):
-            continue
+        value = config.get(name)
+        if value is None:
+            value = proposed.get(name)
+            if value is None or not _is_inside(value, distribution):
+                continue
         if space.parameters[name].when is None or space.is_active(name, completed):
             completed[name] = value
     return completed

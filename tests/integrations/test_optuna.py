@@ -1,16 +1,19 @@
 import importlib.util
 import math
 import pickle
+import runpy
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import optuna
 import pytest
 import torch
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
@@ -497,6 +500,36 @@ class TestObservations:
         assert points(study)[:2] == [(0.25, 0.0), (0.5, 0.5)]
         assert len(set(points(study))) == 4
 
+    def test_the_rest_of_an_enqueued_trial_is_chosen_to_go_with_it(self):
+        recorder = Recorder()
+        study = optuna.create_study(sampler=GPBOSampler(suggester=recorder))
+        study.optimize(bowl, 2)
+        study.enqueue_trial({"y": 0.1})
+        study.optimize(bowl, 1)
+        _, cube = recorder.told[-1]
+        assert cube.held == [1]
+        assert cube.fixed[1].item() == pytest.approx(0.55)
+        assert study.trials[-1].params["y"] == study.trials[-1].system_attrs["gpbo"]["config"]["y"] == 0.1
+
+    @pytest.mark.parametrize(
+        ("values", "config"),
+        [({"m": 0.25}, {"kind", "m"}), ({"kind": "b", "m": 0.25}, {"kind"}), ({"m": 7.0}, {"kind"})],
+    )
+    def test_what_a_queue_fixes_goes_along_with_its_branch(self, values, config):
+        def objective(trial):
+            kind = trial.suggest_categorical("kind", ["a", "b"])
+            return trial.suggest_float("m", 0, 1) if kind == "a" else 2.0
+
+        study = optuna.create_study(sampler=GPBOSampler(suggester=gpbo.RandomSuggester()))
+        study.optimize(objective, 4)
+        study.enqueue_trial(values)
+        trial = study.ask()
+        trial.suggest_float("other", 0, 1)
+        proposed = study.trials[4].system_attrs["gpbo"]["config"]
+        if config == {"kind", "m"}:
+            assert proposed == {"kind": 0, "m": 0.25}
+        assert set(proposed) >= config
+
 
 class TestHosts:
     """What Ray's `OptunaSearch` does with a study."""
@@ -585,6 +618,29 @@ class TestPruner:
     def test_bad_settings(self):
         with pytest.raises(SettingError, match="`reduction_factor` must be"):
             GPBOPruner(1, 9, 1)
+
+
+class TestTheHubsPackage:
+    FOLDER = Path(__file__).parents[2] / "examples" / "optunahub" / "package" / "samplers" / "gpbo"
+
+    def test_it_has_what_the_registry_wants(self):
+        _, front, text = (self.FOLDER / "README.md").read_text().split("---\n", 2)
+        facts = yaml.safe_load(front)
+        assert list(facts) == ["author", "title", "description", "tags", "optuna_versions", "license"]
+        assert "sampler" in facts["tags"]
+        sections = [line for line in text.splitlines() if line.startswith("## ")]
+        assert sections == ["## Abstract", "## APIs", "## Installation", "## Example"]
+        assert {path.name for path in self.FOLDER.iterdir()} >= {"LICENSE", "example.py", "requirements.txt"}
+
+    def test_it_gives_the_sampler_and_the_pruner(self):
+        module = runpy.run_path(str(self.FOLDER / "__init__.py"))
+        assert module["GPBOSampler"] is GPBOSampler
+        assert module["GPBOPruner"] is GPBOPruner
+
+    def test_its_example_runs(self, capsys):
+        runpy.run_path(str(self.FOLDER / "example.py"), run_name="__main__")
+        *_, best = capsys.readouterr().out.split()
+        assert float(best) < 1.0
 
 
 class TestTheHost:
