@@ -86,7 +86,9 @@ class GPBOSearch(Searcher):
         device: str = "auto",
     ) -> None:
         _check_objectives(metric, mode)
-        super().__init__(metric=metric, mode=mode)
+        super().__init__()
+        self._metric: Any = metric
+        self._mode: Any = mode
         if store is not None and not isinstance(store, str | Path):
             raise SettingError(
                 f"`store` must be a path or a database URL, which Ray can save, got {store!r}."
@@ -147,7 +149,7 @@ class GPBOSearch(Searcher):
         self._space = tuned_space(config)
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """A config; None if there is nothing to start now, and FINISHED if there never will be."""
         study = self.study
         if not self._has_room():

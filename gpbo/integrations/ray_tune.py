@@ -79,7 +79,7 @@ class GPBOScheduler(TrialScheduler):
         mode: str | None = None,
         stop_last_trials: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         if isinstance(scheduler, type) or not getattr(scheduler, "rungs", ()):
             raise SettingError(f"`scheduler` must have budgets, such as ASHA(1, 81), got {scheduler!r}.")
         self._scheduler = scheduler

@@ -583,7 +583,7 @@ def test_bohb_by_its_own_names():
     sources = Counter(t.info["source"] for t in search.study.trials)
     assert sources["bohb"] >= 2
     assert {o.budget for t in search.study.trials for o in t.observations} == {1, 3, 9}
-    with pytest.raises(SettingError, match="`bohb_config` must have none but .*, got 'top'"):
+    with pytest.raises(SettingError, match=r"`bohb_config` must have none but .*, got 'top'"):
         TuneBOHB(bohb_config={"top": 1})
 
 
