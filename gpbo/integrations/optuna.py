@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpbo.errors import MissingExtraError
+from gpbo.errors import MissingExtraError, SettingError
 
 try:
     import optuna
@@ -72,11 +72,13 @@ class GPBOSampler(BaseSampler):
         device: Where tensors are computed: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
 
     Raises:
-        SettingError: if `seed` is no whole number.
+        SettingError: if `seed` is no whole number or `suggester` is no suggester.
     """
 
     def __init__(self, *, seed: int = 0, suggester: Suggester | None = None, device: str = "auto") -> None:
         self._seed = whole("seed", seed)
+        if suggester is not None and (isinstance(suggester, type) or not hasattr(suggester, "suggest")):
+            raise SettingError(f"`suggester` must be an object such as GPSuggester(), got {suggester!r}.")
         self._suggester = suggester
         self._device = device
 
@@ -94,9 +96,15 @@ class GPBOSampler(BaseSampler):
         if not domain:
             return {}
         with _proposing:
-            config, info = self._proposal(study, trial, domain)
-            proposal = {"config": config, "info": dict(info)}
-            study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, proposal)
+            others = _others(study, trial)
+            while True:
+                config, info = self._proposal(study, trial, others, domain)
+                proposal = {"config": config, "info": info}
+                study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, proposal)
+                # Of two that asked at once in different processes the later one asks again.
+                before, others = others, _others(study, trial)
+                if _asked_before(trial, others) <= _asked_before(trial, before):
+                    break
         return {name: domain[name].to_external_repr(value) for name, value in config.items()}
 
     def sample_independent(
@@ -119,12 +127,16 @@ class GPBOSampler(BaseSampler):
         """Nothing: trials have different numbers, and with them different random streams."""
 
     def _proposal(
-        self, study: optuna.Study, trial: FrozenTrial, domain: dict[str, BaseDistribution]
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        others: list[FrozenTrial],
+        domain: dict[str, BaseDistribution],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values in Optuna's internal form, and how they were chosen."""
         from gpbo.data import to_dataset  # loads torch
 
-        history = to_history(_others(study, trial), domain)
+        history = to_history(others, domain)
         space, maximize = history.space, _maximize(study)
         data = to_dataset(
             history.trials,
@@ -211,6 +223,11 @@ def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     whole_study: optuna.Study = getattr(study, "_study", study)
     trials = whole_study.get_trials(deepcopy=False)
     return [t for t in trials if t.number != trial.number and t.state is not TrialState.WAITING]
+
+
+def _asked_before(trial: FrozenTrial, others: list[FrozenTrial]) -> set[int]:
+    """The trials with lower numbers that something was proposed for."""
+    return {t.number for t in others if t.number < trial.number and PROPOSAL in t.system_attrs}
 
 
 def _maximize(study: optuna.Study) -> list[bool]:

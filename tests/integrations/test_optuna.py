@@ -193,6 +193,11 @@ class TestDecisions:
     def test_bad_settings(self):
         with pytest.raises(SettingError, match="`seed` must be a whole number, got None"):
             GPBOSampler(seed=None)
+        for given in (gpbo.GPSuggester, "gp"):
+            with pytest.raises(
+                SettingError, match=r"`suggester` must be an object such as GPSuggester\(\), got"
+            ):
+                GPBOSampler(suggester=given)
         study = optuna.create_study(sampler=GPBOSampler(device="gpu7"))
         study.ask(PLANE)
         with pytest.raises(SettingError, match="`device` must name a device of this machine, got 'gpu7'"):
@@ -238,6 +243,25 @@ class TestWorkers:
         for thread in threads:
             thread.join()
         assert [len(data.pending) for data, _ in recorder.told] == [1, 2, 3]
+
+    @pytest.mark.parametrize(("first", "calls"), [(True, 2), (False, 1)])
+    def test_of_two_that_ask_at_once_the_later_one_asks_again(self, first, calls):
+        study = optuna.create_study(sampler=GPBOSampler())
+        study.tell(study.ask(PLANE), 1.0)
+        one, two = study.ask(), study.ask()
+        here, elsewhere = (two, one) if first else (one, two)
+
+        class Slow(Recorder):
+            def suggest(self, data, cube, n, seed):
+                proposal = {"config": {"x": 0.5, "y": 0.25}, "info": {}}
+                study._storage.set_trial_system_attr(elsewhere._trial_id, "gpbo", proposal)
+                return super().suggest(data, cube, n, seed)
+
+        recorder = Slow()
+        study.sampler = GPBOSampler(suggester=recorder)
+        here.suggest_float("x", -1, 1)
+        assert len(recorder.told) == calls
+        assert [data.pending.tolist() for data, _ in recorder.told] == [[], [[0.75, 0.625]]][:calls]
 
     def test_processes_on_one_storage(self, tmp_path):
         code = """
