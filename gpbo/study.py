@@ -32,6 +32,7 @@ from gpbo.errors import (
     UnknownTrialError,
     did_you_mean,
 )
+from gpbo.markup import paragraph, table
 from gpbo.outcomes import OutcomeConstraint, are_met, parse_outcome_constraints
 from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler
 from gpbo.schedulers.rungs import is_reported, report_budget
@@ -43,6 +44,7 @@ from gpbo.trial import Done, Observation, Resume, Start, State, Trial, Wait
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gpbo.analysis.importance import Importance
     from gpbo.checkpoint import Checkpoints
     from gpbo.data import Datasets
     from gpbo.diagnostics import Diagnosis
@@ -176,6 +178,30 @@ class Study:
         counts = {state: sum(t.state is state for t in self.trials) for state in State}
         seen = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no trials"
         return f"Study({self.name!r}, {len(self.space.parameters)} parameters, {seen})"
+
+    def _repr_html_(self) -> str:
+        columns = ["number", "state", *(f"value_{k}" for k in range(len(self.directions)))]
+        if len(self.directions) == 1:
+            columns[2] = "value"
+        has_budgets = any(trial.budget is not None for trial in self.trials)
+        columns += [*(["budget"] if has_budgets else []), *self.space.parameters, "error"]
+        rows = []
+        for trial in self.trials:
+            last = trial.observations[-1] if trial.observations else None
+            row = [trial.number, str(trial.state), *(last.values if last else [None] * len(self.directions))]
+            row += [last.budget if last else trial.budget] if has_budgets else []
+            row += [trial.config.get(name, "") for name in self.space.parameters]
+            rows.append([*row, trial.error.splitlines()[-1] if trial.error else ""])
+        return paragraph(f"{self!r}, {self._standing()}") + table(columns, rows)
+
+    def _standing(self) -> str:
+        """How far the study has come, in words."""
+        if len(self.directions) > 1:
+            return f"{len(self.pareto_front)} on the Pareto front"
+        try:
+            return f"best value {self.best.value:.6g} of trial {self.best.number}"
+        except NoResultError:
+            return "no best trial yet"
 
     @overload
     def ask(self, *, fixed: Mapping[str, Any] | None = None) -> Trial | None: ...
@@ -440,6 +466,27 @@ class Study:
         from gpbo.diagnostics import diagnose
 
         return diagnose(self.trials, self.space, self._scheduler, self._maximize, seed=self.seed)
+
+    def importance(self, objective: int | None = None, *, budget: float | None = None) -> Importance:
+        """Which share of the value's variance over the search space is due to each parameter; print it.
+
+        For each parameter Sobol's first-order share, what it explains alone, and its total share, with all
+        that it explains together with others; each with a 90 % interval, over functions and hyper-parameters
+        that the trials allow. The config varies as random search draws it: on a log scale where it has one,
+        a conditional parameter where it exists. Failed trials, which have no value, are left out. Where an
+        optimizer has crowded its trials near the best, less is known of the rest than the intervals say.
+
+        Args:
+            objective: Which objective, from 0; by default each.
+            budget: Whose values count; by default those at the full budget.
+
+        Raises:
+            NoResultError: if fewer than five trials have a value there, or all have the same.
+            SettingError: if there is no such objective or budget.
+        """
+        from gpbo.analysis.importance import importance
+
+        return importance(self, objective, budget=budget)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a trial: its number, state, value(s), budget, times, ``config.*`` columns and error.
