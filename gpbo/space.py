@@ -279,6 +279,18 @@ class SearchSpace:
         parameters = {name: parameter_from_dict(name, p) for name, p in plain["parameters"].items()}
         return cls(parameters, constraints=constraints)
 
+    @classmethod
+    def from_ray(cls, param_space: Mapping[str, Any]) -> SearchSpace:
+        """The space of a Ray Tune `param_space`; what is nested gets names such as ``opt/lr``.
+
+        Raises:
+            SpaceError: if a domain has no counterpart here; it names the parameter and the rule.
+            MissingExtraError: if Ray Tune is not installed.
+        """
+        from gpbo.integrations.ray_space import space_from_ray
+
+        return space_from_ray(param_space)
+
     def part(self, fixed: Mapping[str, Any]) -> Cube:
         """The part of the cube where parameters have the values that `fix` returned.
 

@@ -32,6 +32,8 @@ EXCEPTIONS = {
     ("study", "analysis"),
     # A sweep file becomes a study file, and whoever loads a study file may be given a sweep file.
     ("studyfile", "sweepfile"),
+    # `SearchSpace.from_ray` and its like are where people look for them; each host's module does the work.
+    ("space", "integrations"),
 }
 
 # Where each third party may be imported: rooms, or single modules of a room.
@@ -50,6 +52,7 @@ THIRD_PARTIES = {
     "plotly": {"analysis.figures"},
     "pydantic": {"studyfile", "sweepfile"},
     "pydantic_core": {"studyfile", "sweepfile"},
+    "ray": {"integrations.ray_search", "integrations.ray_space", "integrations.ray_tune"},
     "rich": {"cli"},
     "sklearn": {"demo", "integrations.sklearn"},
     "sqlalchemy": {"stores"},
