@@ -39,6 +39,7 @@ EXCEPTIONS = {
 # Where each third party may be imported: rooms, or single modules of a room.
 THIRD_PARTIES = {
     "ConfigSpace": {"integrations.configspace"},
+    "IPython": {"progress"},
     "alembic": {"stores"},
     "botorch": {"acquisition.multi_objective", "integrations.botorch", "integrations.botorch_model"},
     "cloudpickle": {"executors"},
