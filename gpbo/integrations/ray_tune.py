@@ -7,6 +7,7 @@ nothing, and once it has caught up it does what was decided.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOScheduler", "GPBOSearch", "HyperBandForBOHB", "TuneBOHB", "space_from_ray"]
 
-_TESTED = (2, 40), (2, 60)
+_TESTED = (2, 50), (2, 60)
 _NEAR = 1e-9  # relative: a report so near to a rung has reached it
+
+logger = logging.getLogger(__name__)
 
 _version = tuple(int(part) for part in ray.__version__.split(".")[:2])
 if not _TESTED[0] <= _version <= _TESTED[1]:
@@ -159,7 +162,12 @@ class GPBOScheduler(TrialScheduler):
             trial_id = search.resume(paused, closing=closing)
             if trial_id is not None:
                 return paused[trial_id]
-        if closing and not pending and RayTrial.RUNNING not in trials:
+        if paused and closing and not pending and RayTrial.RUNNING not in trials:
+            if not any(trial.state is State.COMPLETE for trial in search.study.trials):
+                logger.warning(
+                    "no trial has reached the full budget, %s; with more trials some get there.",
+                    self._scheduler.rungs[-1],
+                )
             for trial in paused.values():
                 tune_controller.stop_trial(trial)
         return pending[0] if pending else None

@@ -589,6 +589,6 @@ def test_bohb_by_its_own_names():
 
 def test_another_version_of_ray_is_named_once(monkeypatch):
     monkeypatch.setattr(ray, "__version__", "9.1.0")
-    with pytest.warns(UserWarning, match="gpbo is tested with Ray 2.40 to 2.60; this is Ray 9.1.0") as caught:
+    with pytest.warns(UserWarning, match="gpbo is tested with Ray 2.50 to 2.60; this is Ray 9.1.0") as caught:
         runpy.run_path(ray_tune.__file__)
     assert len(caught) == 1
