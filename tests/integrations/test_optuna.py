@@ -193,6 +193,11 @@ class TestDecisions:
     def test_bad_settings(self):
         with pytest.raises(SettingError, match="`seed` must be a whole number, got None"):
             GPBOSampler(seed=None)
+        for given in (gpbo.GPSuggester, "gp"):
+            with pytest.raises(
+                SettingError, match=r"`suggester` must be an object such as GPSuggester\(\), got"
+            ):
+                GPBOSampler(suggester=given)
         study = optuna.create_study(sampler=GPBOSampler(device="gpu7"))
         study.ask(PLANE)
         with pytest.raises(SettingError, match="`device` must name a device of this machine, got 'gpu7'"):
@@ -238,6 +243,25 @@ class TestWorkers:
         for thread in threads:
             thread.join()
         assert [len(data.pending) for data, _ in recorder.told] == [1, 2, 3]
+
+    @pytest.mark.parametrize(("first", "calls"), [(True, 2), (False, 1)])
+    def test_of_two_that_ask_at_once_the_later_one_asks_again(self, first, calls):
+        study = optuna.create_study(sampler=GPBOSampler())
+        study.tell(study.ask(PLANE), 1.0)
+        one, two = study.ask(), study.ask()
+        here, elsewhere = (two, one) if first else (one, two)
+
+        class Slow(Recorder):
+            def suggest(self, data, cube, n, seed):
+                proposal = {"config": {"x": 0.5, "y": 0.25}, "info": {}}
+                study._storage.set_trial_system_attr(elsewhere._trial_id, "gpbo", proposal)
+                return super().suggest(data, cube, n, seed)
+
+        recorder = Slow()
+        study.sampler = GPBOSampler(suggester=recorder)
+        here.suggest_float("x", -1, 1)
+        assert len(recorder.told) == calls
+        assert [data.pending.tolist() for data, _ in recorder.told] == [[], [[0.75, 0.625]]][:calls]
 
     def test_processes_on_one_storage(self, tmp_path):
         code = """
@@ -437,6 +461,46 @@ class TestObservations:
         # the step at which one was pruned, for all; the end of the complete one; a failure without a report
         assert [row for row in rows if not math.isnan(row[1])] == [(3.0, 0.2), (10.0, 0.95), (3.0, 0.2)]
         assert data.Y.isnan().sum() == 1
+
+    def test_steps_that_are_counted_from_zero_are_budgets_from_one(self):
+        study = optuna.create_study(sampler=GPBOSampler())
+        for state in (TrialState.PRUNED, TrialState.RUNNING):
+            trial = study.ask(PLANE)
+            for step in range(1 if state is TrialState.PRUNED else 4):
+                trial.report(10.0 - step, step)
+            if state is TrialState.PRUNED:
+                study.tell(trial, state=state)
+        data, _ = told(study)
+        assert data.budget.tolist() == [1.0, 1.0]
+        assert data.Y.flatten().tolist() == [-10.0, -10.0]
+        assert len(data.pending) == 1
+
+    def test_trials_that_are_pruned_anywhere_are_compared_at_eight_steps(self):
+        study = optuna.create_study(sampler=GPBOSampler())
+        for last in range(5, 45, 2):
+            trial = study.ask(PLANE)
+            for step in range(1, last + 1):
+                trial.report(step, step)
+            study.tell(trial, state=TrialState.PRUNED)
+        data, _ = told(study)
+        assert data.budget.unique().tolist() == [5.0, 9.0, 15.0, 19.0, 25.0, 29.0, 35.0, 39.0]
+        assert (data.Y.flatten() == -data.budget).all()
+        assert len(data.X.unique(dim=0)) == 20
+
+    def test_the_default_over_budgets_is_that_of_a_study_of_gpbo(self):
+        study = optuna.create_study(sampler=GPBOSampler(seed=1), pruner=GPBOPruner(1, 9))
+
+        def objective(trial):
+            for step in (1, 3, 9):
+                trial.report(bowl(trial) + 1 / step, step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            return bowl(trial)
+
+        study.optimize(objective, 18)
+        sources = {t.system_attrs.get("gpbo", {}).get("info", {}).get("source") for t in study.trials}
+        assert sources == {None, "initial", "gp", "bohb", "random"}
+        assert study.best_value < 0.01
 
     def test_a_nan_report_is_a_failure(self):
         study = optuna.create_study(sampler=GPBOSampler())
