@@ -592,3 +592,42 @@ def test_another_version_of_ray_is_named_once(monkeypatch):
     with pytest.warns(UserWarning, match="gpbo is tested with Ray 2.50 to 2.60; this is Ray 9.1.0") as caught:
         runpy.run_path(ray_tune.__file__)
     assert len(caught) == 1
+
+
+def test_errors_stay_unless_ray_runs_the_trial_again(tmp_path):
+    broken = {"yes": True}
+    host = Host(search_for(tmp_path), GPBOScheduler(ASHA(1, 9)), 3, fails=lambda x, i: broken["yes"]).run()
+    errors = [t.error for t in host.search.study.trials]
+    saved = host.save(tmp_path)
+    host.search.study.close()
+
+    same = host.restored(saved, tmp_path, 0).run()
+    assert [t.error for t in same.search.study.trials] == errors
+    assert {t.status for t in same.trials} == {RayTrial.ERROR}
+    same.search.study.close()
+
+    broken["yes"] = False
+    (rows, checkpoints) = saved
+    again = host.restored(
+        ([(a, RayTrial.PENDING, c, {}) for a, _, c, _ in rows], checkpoints), tmp_path, 0
+    ).run()
+    assert all(t.error is None and t.observations for t in again.search.study.trials)
+    again.search.study.close()
+
+
+def test_that_nothing_was_run_in_full_is_said(caplog):
+    Host(search_for(), GPBOScheduler(ASHA(1, 9)), 2).run()
+    assert "no trial has reached the full budget, 9; with more trials some get there." in caplog.messages
+
+
+def test_a_store_is_found_from_another_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    search = GPBOSearch(SPACE, metric="loss", mode="min", store="here.db")
+    pickled = cloudpickle.dumps(search)
+    search.suggest("a")
+    search.study.close()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    restored = cloudpickle.loads(pickled)
+    assert len(restored.study.trials) == 1
+    restored.study.close()
