@@ -585,6 +585,9 @@ def test_bohb_by_its_own_names():
     assert {o.budget for t in search.study.trials for o in t.observations} == {1, 3, 9}
     with pytest.raises(SettingError, match=r"`bohb_config` must have none but .*, got 'top'"):
         TuneBOHB(bohb_config={"top": 1})
+    spaces = pytest.importorskip("ConfigSpace")
+    space = spaces.ConfigurationSpace({"x": (0.0, 1.0)})
+    assert TuneBOHB(space, metric="loss", mode="min").suggest("a").keys() == {"x"}
 
 
 def test_another_version_of_ray_is_named_once(monkeypatch):
