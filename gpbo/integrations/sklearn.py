@@ -18,8 +18,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
 from gpbo.checks import whole
-from gpbo.errors import SettingError, did_you_mean
-from gpbo.integrations.hosts import check_tested
+from gpbo.errors import MissingExtraError, SettingError, did_you_mean
+from gpbo.integrations.hosts import check_tested, release
 from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
 from gpbo.space import SearchSpace
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOSearchCV", "space_from_sklearn"]
 
+if release(sklearn.__version__) < (1, 9):  # before, a search was not told how its samples are split
+    raise MissingExtraError(
+        f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; "
+        "pip install 'scikit-learn>=1.9'."
+    )
 check_tested("scikit-learn", sklearn.__version__, "1.9", "1.9")
 
 _ALL_FAILED = "All the "  # how scikit-learn's message begins when no fit of a batch has succeeded
