@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gpbo.checks import whole
+from gpbo.integrations.hosts import check_tested
 from gpbo.integrations.optuna_trials import PROPOSAL, standing, to_held, to_history, to_parameter, union
 from gpbo.schedulers.asha import ASHA
 from gpbo.schedulers.base import Minimised
@@ -40,15 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOPruner", "GPBOSampler"]
 
-_TESTED = 5
-
 logger = logging.getLogger(__name__)
 
 # One proposal at a time in a process: whoever is next sees the one before as running.
 _proposing = threading.Lock()
 
-if optuna.__version__.split(".")[0] != str(_TESTED):
-    warnings.warn(f"gpbo is tested with Optuna {_TESTED}; this is Optuna {optuna.__version__}.", stacklevel=2)
+check_tested("Optuna", optuna.__version__, "5", "5")
 
 
 class GPBOSampler(BaseSampler):
