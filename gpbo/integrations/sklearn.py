@@ -72,7 +72,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         error_score: The same.
         return_train_score: The same.
         suggester: How candidates are chosen; by default by Gaussian processes.
-        scheduler: For instance ``gpbo.ASHA(50, 1350)``; its budgets are amounts of the resource.
+        scheduler: For instance ``gpbo.ASHA(100, 900)``; its budgets are amounts of the resource.
         resource: "n_samples", or the name of a number among the estimator's parameters.
     """
 
