@@ -256,24 +256,26 @@ class TestWorkers:
             thread.join()
         assert [len(data.pending) for data, _ in recorder.told] == [1, 2, 3]
 
-    @pytest.mark.parametrize(("first", "calls"), [(True, 2), (False, 1)])
-    def test_of_two_that_ask_at_once_the_later_one_asks_again(self, first, calls):
+    @pytest.mark.parametrize(("elsewhere_first", "calls"), [(True, 4), (False, 2)])
+    def test_who_asks_while_another_process_does_asks_again(self, elsewhere_first, calls):
         study = optuna.create_study(sampler=GPBOSampler())
         study.tell(study.ask(PLANE), 1.0)
         one, two = study.ask(), study.ask()
-        here, elsewhere = (two, one) if first else (one, two)
+        here, elsewhere = (two, one) if elsewhere_first else (one, two)
+        changes = iter([0.5, 0.0, -0.5])
 
         class Slow(Recorder):
             def suggest(self, data, cube, n, seed):
-                proposal = {"config": {"x": 0.5, "y": 0.25}, "info": {}}
-                study._storage.set_trial_system_attr(elsewhere._trial_id, "gpbo", proposal)
+                if (x := next(changes, None)) is not None:
+                    proposal = {"config": {"x": x, "y": 0.0}, "info": {}}
+                    study._storage.set_trial_system_attr(elsewhere._trial_id, "gpbo", proposal)
                 return super().suggest(data, cube, n, seed)
 
         recorder = Slow()
         study.sampler = GPBOSampler(suggester=recorder)
         here.suggest_float("x", -1, 1)
-        assert len(recorder.told) == calls
-        assert [data.pending.tolist() for data, _ in recorder.told] == [[], [[0.75, 0.625]]][:calls]
+        seen = [data.pending[:, 0].tolist() for data, _ in recorder.told]
+        assert seen == [[], [0.75], [0.5], [0.25]][:calls]
 
     def test_processes_on_one_storage(self, tmp_path):
         code = """
@@ -284,7 +286,7 @@ from gpbo.integrations.optuna import GPBOSampler
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 storage = JournalStorage(JournalFileBackend(sys.argv[1]))
 study = optuna.load_study(study_name="s", storage=storage, sampler=GPBOSampler())
-study.optimize(lambda t: t.suggest_float("x", 0, 1) ** 2 + t.suggest_int("k", 0, 9), 4)
+study.optimize(lambda t: (t.suggest_float("x", 0, 1) - 0.3) ** 2 + (t.suggest_float("y", 0, 1) - 0.6) ** 2, 4)
 """
         path = str(tmp_path / "journal.log")
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
