@@ -74,9 +74,8 @@ ENTRANTS: Mapping[str, Entrant] = {
     "hyperband": lambda low, high: (Hyperband(low, high), RandomSuggester()),
     "bohb-reference": lambda low, high: (Hyperband(low, high), BOHBSuggester(reference=True)),
     "bohb": lambda low, high: (Hyperband(low, high), BOHBSuggester()),
-    "hyperband-mix": lambda low, high: (Hyperband(low, high), MultiFidelitySuggester()),
-    "asha-mix": lambda low, high: (ASHA(low, high), MultiFidelitySuggester()),
-    "hyperband-mix3": lambda low, high: (Hyperband(low, high), MultiFidelitySuggester(density_share=0.25)),
+    "gpbo-hyperband": lambda low, high: (Hyperband(low, high), MultiFidelitySuggester()),
+    "gpbo-asha": lambda low, high: (ASHA(low, high), MultiFidelitySuggester()),
     "hyperband-gp": lambda low, high: (Hyperband(low, high), GPSuggester()),
     "asha": lambda low, high: (ASHA(low, high), RandomSuggester()),
     "asha-bohb": lambda low, high: (ASHA(low, high), BOHBSuggester()),
@@ -213,6 +212,29 @@ def ratios(runs: Sequence[Run], subject: str) -> str:
                 n = sum(len(block) for block in cube.values())
                 cells = [_interval(quotients[:, k], 2) for k in range(quotients.shape[1])]
                 lines.append(_row([group, rival, len(cube), n, *cells]))
+    return "\n".join(lines)
+
+
+def summary(runs: Sequence[Run], subject: str = "gpbo-hyperband") -> str:
+    """Mean regrets at the full budget, and the subject's share of each over all blocks that both ran."""
+    marks = [FRACTIONS.index(mark) for mark in (0.25, 1.0)]
+    groups = _groups(runs)
+    heads = [f"{group} at {FRACTIONS[k]:.0%}" for group in groups for k in marks]
+    heads += [f"{subject}'s share at {FRACTIONS[k]:.0%}" for k in marks]
+    lines = _head(["optimiser", *heads, "runs"])
+    for entrant in dict.fromkeys(r["entrant"] for r in runs):
+        cells = []
+        for group in groups:
+            cube = _cube([r for r in runs if _group(r) == group], [entrant])
+            means = np.mean([block.mean(0) for block in cube.values()], 0)[0] if cube else None
+            cells += ["" if means is None else f"{means[k]:.4f}" for k in marks]
+        both = _cube(runs, [subject, entrant])  # empty for the subject itself
+        drawn = _resampled(both) if both else None
+        cells += [
+            "" if drawn is None else _interval(drawn[:, 0, k] / np.maximum(drawn[:, 1, k], 1e-9), 2)
+            for k in marks
+        ]
+        lines.append(_row([entrant, *cells, sum(r["entrant"] == entrant for r in runs)]))
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import published, report, speed, speed_table
+from benchmarks import multifidelity, published, report, speed, speed_table
 from gpbo.errors import SettingError
 
 FOLDER = Path(__file__).with_name("published")
@@ -26,6 +26,12 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {  # by name: a file of r
     "ablations": (
         "ablations.jsonl",
         lambda path: report.summary(published.read(path), "gpbo", variants=True),
+    ),
+    "multifidelity": ("multifidelity.jsonl", lambda path: multifidelity.summary(multifidelity.read(path))),
+    "multifidelity-all": ("multifidelity.jsonl", lambda path: multifidelity.table(multifidelity.read(path))),
+    "multifidelity-anchors": (
+        "multifidelity.jsonl",
+        lambda path: multifidelity.anchored(multifidelity.read(path)),
     ),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from html import escape
 from typing import TYPE_CHECKING, Any, final
 
 from gpbo.errors import NoResultError
@@ -13,16 +15,18 @@ if TYPE_CHECKING:
 
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _ENDLESS = "{n_fmt} trials [{elapsed}{postfix}]"
+_COLUMNS = 100  # of the line in Jupyter
+_JUPYTER_SECONDS = 0.5  # between two messages to the page
 
 
 @final
 class Progress:
-    """A tqdm bar over the study's own finished trials.
+    """A tqdm bar over the study's own finished trials; in Jupyter one line below the cell, written over.
 
     Args:
         study: What is shown.
         total: How many trials there will be, or None when that is open.
-        shown: Whether to show it; even then it is silent where standard error is not a terminal.
+        shown: Whether to show it; even then it is silent where it would end in a file.
     """
 
     def __init__(self, study: Study, total: int | None, *, shown: bool) -> None:
@@ -31,8 +35,9 @@ class Progress:
         self._best: tuple[int, str] = (-1, "")  # after so many results: finding a front is quadratic
         if not shown:
             return
-        from tqdm.auto import tqdm
+        from tqdm import tqdm  # not tqdm.auto: its widgets are gone from a saved notebook, and need a package
 
+        cell = _Cell() if _is_in_jupyter() else None
         self._initial = len(_finished(study))
         self._started = time.monotonic()
         self._bar = tqdm(
@@ -41,7 +46,11 @@ class Progress:
             unit="trial",
             desc=study.name if study.name != "default" else None,
             bar_format=_FORMAT if total else _ENDLESS,
-            dynamic_ncols=True,
+            file=cell,  # None is standard error
+            ncols=_COLUMNS if cell else None,
+            ascii=False if cell else None,
+            dynamic_ncols=cell is None,
+            mininterval=_JUPYTER_SECONDS if cell else 0.1,
             disable=None,
         )
 
@@ -66,6 +75,43 @@ class Progress:
         if self._bar is not None:
             self._bar.refresh()
             self._bar.close()
+
+
+@final
+class _Cell:
+    """A file whose last line is what stands below the running cell of a notebook."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._words = ""
+
+    def isatty(self) -> bool:
+        """That what is written stands where people look, and can be written over."""
+        return True
+
+    def write(self, line: str) -> int:
+        """Show a line in place of the one before."""
+        from IPython import display
+
+        show: Any = display.display  # has no annotations
+        words = line.strip("\r\n")
+        if words.strip() and words != self._words:
+            self._words = words
+            shown = {"text/plain": words, "text/html": f"<pre>{escape(words)}</pre>"}
+            if self._handle is None:
+                self._handle = show(shown, raw=True, display_id=True)
+            else:
+                self._handle.update(shown, raw=True)
+        return len(line)
+
+    def flush(self) -> None:
+        """Nothing: every line is sent at once."""
+
+
+def _is_in_jupyter() -> bool:
+    """Whether a Jupyter kernel runs this, rather than IPython in a terminal or a script."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and hasattr(get_ipython(), "kernel")
 
 
 def _finished(study: Study) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpbo.constraints import Constraint, Rule
 from gpbo.errors import ConfigError, SpaceError, did_you_mean
+from gpbo.markup import table
 from gpbo.parameters import (
     Categorical,
     Float,
@@ -97,6 +98,16 @@ class SearchSpace:
         if self.constraints:
             lines.append(f"    constraints=[{', '.join(rule.name for rule in self._rules)}],")
         return "\n".join(["SearchSpace(", *lines, ")"])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, *_described(parameter), describe_when(parameter.when))
+            for name, parameter in self.parameters.items()
+        ]
+        rules = "; ".join(rule.name for rule in self._rules)
+        return table(
+            ["parameter", "kind", "values", "when"], rows, caption=f"constraints: {rules}" if rules else ""
+        )
 
     @property
     def columns(self) -> list[str]:
@@ -268,6 +279,39 @@ class SearchSpace:
         parameters = {name: parameter_from_dict(name, p) for name, p in plain["parameters"].items()}
         return cls(parameters, constraints=constraints)
 
+    @classmethod
+    def from_ray(cls, param_space: Mapping[str, Any]) -> SearchSpace:
+        """The space of a Ray Tune `param_space`; what is nested gets names such as ``opt/lr``.
+
+        Raises:
+            SpaceError: if a domain has no counterpart here; it names the parameter and the rule.
+            MissingExtraError: if Ray Tune is not installed.
+        """
+        from gpbo.integrations.ray_space import space_from_ray
+
+        return space_from_ray(param_space)
+
+    @classmethod
+    def from_optuna(cls, distributions: Mapping[str, Any]) -> SearchSpace:
+        """The space of Optuna's distributions; see `gpbo.integrations.optuna_space`."""
+        from gpbo.integrations.optuna_space import space_from_optuna
+
+        return space_from_optuna(distributions)
+
+    @classmethod
+    def from_sklearn(cls, param_distributions: Mapping[str, Any]) -> SearchSpace:
+        """The space of scikit-learn's lists and distributions; see `gpbo.integrations.sklearn_space`."""
+        from gpbo.integrations.sklearn_space import space_from_sklearn
+
+        return space_from_sklearn(param_distributions)
+
+    @classmethod
+    def from_configspace(cls, space: Any) -> SearchSpace:
+        """The space of a ConfigurationSpace; see `gpbo.integrations.configspace`."""
+        from gpbo.integrations.configspace import space_from_configspace
+
+        return space_from_configspace(space)
+
     def part(self, fixed: Mapping[str, Any]) -> Cube:
         """The part of the cube where parameters have the values that `fix` returned.
 
@@ -317,6 +361,17 @@ class SearchSpace:
 
         allowed = [self.satisfies(config) for config in self.decode(X)]
         return torch.tensor(allowed, dtype=torch.bool, device=X.device)
+
+
+def _described(parameter: Parameter) -> tuple[str, str]:
+    """A parameter's kind and its values, in words."""
+    if isinstance(parameter, Categorical):
+        kind = "constant" if parameter.n_levels == 1 else "ordered choice" if parameter.ordered else "choice"
+        return kind, ", ".join(map(repr, parameter.choices))
+    words = f"{parameter.low:g} to {parameter.high:g}"
+    words += " on a log scale" if parameter.log else ""
+    step = parameter.step if isinstance(parameter, Float) or parameter.step != 1 else None
+    return type(parameter).__name__.lower(), words + (f" in steps of {step:g}" if step is not None else "")
 
 
 def _activity_order(parameters: Mapping[str, Parameter]) -> list[str]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from gpbo.amendment import amended, retracted
 from gpbo.checks import as_whole, finite, whole
 from gpbo.errors import (
+    ConfigError,
     MissingExtraError,
     NoResultError,
     ResultError,
@@ -32,6 +33,7 @@ from gpbo.errors import (
     UnknownTrialError,
     did_you_mean,
 )
+from gpbo.markup import paragraph, table
 from gpbo.outcomes import OutcomeConstraint, are_met, parse_outcome_constraints
 from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler
 from gpbo.schedulers.rungs import is_reported, report_budget
@@ -43,6 +45,7 @@ from gpbo.trial import Done, Observation, Resume, Start, State, Trial, Wait
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gpbo.analysis.importance import Importance
     from gpbo.checkpoint import Checkpoints
     from gpbo.data import Datasets
     from gpbo.diagnostics import Diagnosis
@@ -176,6 +179,30 @@ class Study:
         counts = {state: sum(t.state is state for t in self.trials) for state in State}
         seen = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "no trials"
         return f"Study({self.name!r}, {len(self.space.parameters)} parameters, {seen})"
+
+    def _repr_html_(self) -> str:
+        columns = ["number", "state", *(f"value_{k}" for k in range(len(self.directions)))]
+        if len(self.directions) == 1:
+            columns[2] = "value"
+        has_budgets = any(trial.budget is not None for trial in self.trials)
+        columns += [*(["budget"] if has_budgets else []), *self.space.parameters, "error"]
+        rows = []
+        for trial in self.trials:
+            last = trial.observations[-1] if trial.observations else None
+            row = [trial.number, str(trial.state), *(last.values if last else [None] * len(self.directions))]
+            row += [last.budget if last else trial.budget] if has_budgets else []
+            row += [trial.config.get(name, "") for name in self.space.parameters]
+            rows.append([*row, trial.error.splitlines()[-1] if trial.error else ""])
+        return paragraph(f"{self!r}, {self._standing()}") + table(columns, rows)
+
+    def _standing(self) -> str:
+        """How far the study has come, in words."""
+        if len(self.directions) > 1:
+            return f"{len(self.pareto_front)} on the Pareto front"
+        try:
+            return f"best value {self.best.value:.6g} of trial {self.best.number}"
+        except NoResultError:
+            return "no best trial yet"
 
     @overload
     def ask(self, *, fixed: Mapping[str, Any] | None = None) -> Trial | None: ...
@@ -359,24 +386,44 @@ class Study:
             SettingError: if `budget` or `seconds` is not a finite number >= 0.
             ResultError: if `value` is not a number for each objective, or `outcomes` not one for each name.
         """
-        valid, values = self.space.validate(config), self._values(value)
-        measured = self._measured(outcomes)
-        if budget is not None:
-            budget = finite("budget", budget, low=0)
-        if seconds is not None:
-            seconds = finite("seconds", seconds, low=0)
-        bad = _not_finite(values, measured)
-        with self._store.asking():
-            trial = Trial(
-                number=len(self._store.trials()), config=valid, info={"source": "added"}, started=time.time()
-            )
-            if bad:
-                trial = _failed(trial, f"the added {bad}")
-            else:
-                trial = replace(trial, observations=(Observation(values, budget, seconds, measured),))
-                trial = _in_state(trial, State.COMPLETE)
-            self._store.add([trial])
-        return trial
+        result = self._result(config, value, outcomes, budget=budget, seconds=seconds)
+        return self._take([result])[0]
+
+    def add_many(
+        self,
+        configs: Sequence[Mapping[str, Any]],
+        values: Sequence[Any],
+        *,
+        outcomes: Sequence[Mapping[str, Any]] | None = None,
+        budgets: Sequence[float | None] | None = None,
+    ) -> list[Trial]:
+        """Record many results from elsewhere at once: all of them or, on an error, none.
+
+        Args:
+            configs: The config of each.
+            values: The value of each, as for `add`.
+            outcomes: The outcomes of each.
+            budgets: The resource behind each.
+
+        Raises:
+            ConfigError: if a config does not fit the space; it says which.
+            SettingError: if there are not as many of one as of the other, or a budget is not a finite
+                number >= 0.
+            ResultError: if a value is not a number for each objective, or outcomes are not one for each name.
+        """
+        n = len(configs)
+        for name, given in (("values", values), ("outcomes", outcomes), ("budgets", budgets)):
+            if given is not None and len(given) != n:
+                raise SettingError(f"`{name}` must have one entry for each of {n} configs, got {len(given)}.")
+        results = []
+        for k in range(n):
+            measured = None if outcomes is None else outcomes[k]
+            budget = None if budgets is None else budgets[k]
+            try:
+                results.append(self._result(configs[k], values[k], measured, budget=budget, seconds=None))
+            except (ConfigError, SettingError, ResultError) as error:
+                raise type(error)(f"result {k}: {error}") from None
+        return self._take(results)
 
     def enqueue(self, config: Mapping[str, Any]) -> None:
         """Have this config asked for before any other; queued configs come in the order of queueing.
@@ -440,6 +487,27 @@ class Study:
         from gpbo.diagnostics import diagnose
 
         return diagnose(self.trials, self.space, self._scheduler, self._maximize, seed=self.seed)
+
+    def importance(self, objective: int | None = None, *, budget: float | None = None) -> Importance:
+        """Which share of the value's variance over the search space is due to each parameter; print it.
+
+        For each parameter Sobol's first-order share, what it explains alone, and its total share, with all
+        that it explains together with others; each with a 90 % interval, over functions and hyper-parameters
+        that the trials allow. The config varies as random search draws it: on a log scale where it has one,
+        a conditional parameter where it exists. Failed trials, which have no value, are left out. Where an
+        optimizer has crowded its trials near the best, less is known of the rest than the intervals say.
+
+        Args:
+            objective: Which objective, from 0; by default each.
+            budget: Whose values count; by default those at the full budget.
+
+        Raises:
+            NoResultError: if fewer than five trials have a value there, or all have the same.
+            SettingError: if there is no such objective or budget.
+        """
+        from gpbo.analysis.importance import importance
+
+        return importance(self, objective, budget=budget)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a trial: its number, state, value(s), budget, times, ``config.*`` columns and error.
@@ -651,6 +719,36 @@ class Study:
             new = change(old)
             if self._store.swap(old, new):
                 return new
+
+    def _result(
+        self,
+        config: Mapping[str, Any],
+        value: Any,
+        outcomes: Mapping[str, Any] | None,
+        *,
+        budget: float | None,
+        seconds: float | None,
+    ) -> Trial:
+        """A result from elsewhere as a trial that has no number yet."""
+        valid, values = self.space.validate(config), self._values(value)
+        measured = self._measured(outcomes)
+        if budget is not None:
+            budget = finite("budget", budget, low=0)
+        if seconds is not None:
+            seconds = finite("seconds", seconds, low=0)
+        trial = Trial(number=0, config=valid, info={"source": "added"}, started=time.time())
+        if bad := _not_finite(values, measured):
+            return _failed(trial, f"the added {bad}")
+        trial = replace(trial, observations=(Observation(values, budget, seconds, measured),))
+        return _in_state(trial, State.COMPLETE)
+
+    def _take(self, results: Sequence[Trial]) -> list[Trial]:
+        """The results, numbered on from the last trial and stored."""
+        with self._store.asking():
+            first = len(self._store.trials())
+            trials = [replace(result, number=first + k) for k, result in enumerate(results)]
+            self._store.add(trials)
+        return trials
 
     def _judge(self, trial: Trial) -> State:
         """What the scheduler says of a trial with a new observation."""

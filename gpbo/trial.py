@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from gpbo.markup import settings, table
+
 
 class State(StrEnum):
     """Where a trial stands; after a report, the state is the scheduler's decision."""
@@ -101,6 +103,16 @@ class Trial:
     def outcomes(self) -> Mapping[str, float]:
         """The last observation's outcomes by name; empty before the first."""
         return self.observations[-1].outcomes if self.observations else {}
+
+    def _repr_html_(self) -> str:
+        rows = [("config", settings(self.config)), ("state", self.state)]
+        rows += [
+            (f"value{'' if o.budget is None else f' at budget {o.budget:g}'}", ", ".join(map(repr, o.values)))
+            for o in self.observations
+        ]
+        rows += [("outcomes", settings(self.outcomes))] if self.outcomes else []
+        rows += [("error", self.error.splitlines()[-1])] if self.error else []
+        return table(["trial", str(self.number)], rows)
 
     @property
     def is_own(self) -> bool:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # A row may import the rows above it and its own, never those below; rooms of one row form no cycle.
 ROWS = [
-    ["_version", "checks", "errors", "seeding"],
+    ["_version", "checks", "errors", "markup", "seeding"],
     ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "trial"],
     ["executors", "gp", "schedulers", "space", "stores"],
     ["acquisition", "amendment", "checkpoint", "data", "diagnostics", "job"],
@@ -28,29 +28,38 @@ ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 EXCEPTIONS = {
     # `Study.optimize` is the loop's front door: people look for it on the study; the loop is built on it.
     ("study", "run"),
+    # `Study.importance` is the same for what is found by looking at a whole study.
+    ("study", "analysis"),
     # A sweep file becomes a study file, and whoever loads a study file may be given a sweep file.
     ("studyfile", "sweepfile"),
+    # `SearchSpace.from_ray` and its like are where people look for them; each host's module does the work.
+    ("space", "integrations"),
 }
 
 # Where each third party may be imported: rooms, or single modules of a room.
 THIRD_PARTIES = {
+    "ConfigSpace": {"integrations.configspace"},
+    "IPython": {"progress"},
     "alembic": {"stores"},
     "botorch": {"acquisition.multi_objective", "integrations.botorch", "integrations.botorch_model"},
     "cloudpickle": {"executors"},
     "filelock": {"stores"},
     "gpytorch": {"integrations.botorch", "integrations.botorch_model"},
     "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
-    "numpy": {"executors"},
-    "optuna": {"integrations.optuna", "integrations.optuna_trials"},
+    "joblib": {"integrations.sklearn"},
+    "numpy": {"executors", "integrations.sklearn"},
+    "optuna": {"integrations.optuna", "integrations.optuna_space", "integrations.optuna_trials"},
     "pandas": {"study"},
+    "plotly": {"analysis.figures"},
     "pydantic": {"studyfile", "sweepfile"},
     "pydantic_core": {"studyfile", "sweepfile"},
+    "ray": {"integrations.ray_search", "integrations.ray_space", "integrations.ray_tune"},
     "rich": {"cli"},
-    "sklearn": {"demo"},
+    "sklearn": {"demo", "integrations.sklearn"},
     "sqlalchemy": {"stores"},
     "torch": {
-        *("acquisition", "cube", "data", "demo", "diagnostics", "gp", "integrations", "job", "kernels"),
-        *("numerics", "seeding", "space", "suggesters"),
+        *("acquisition", "analysis", "cube", "data", "demo", "diagnostics", "gp", "integrations", "job"),
+        *("kernels", "numerics", "seeding", "space", "suggesters"),
     },
     "tqdm": {"progress"},
     "triton": {"kernels"},

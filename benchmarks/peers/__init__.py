@@ -51,6 +51,7 @@ PEERS: dict[str, Spec] = {
     "optuna-tpe": Spec("optuna_study", "tpe", ("optuna",)),
     "optuna-gp": Spec("optuna_study", "gp", ("optuna", "greenlet")),
     "optuna-gp-deterministic": Spec("optuna_study", "gp-deterministic", ("optuna", "greenlet")),
+    "optuna-gpbo": Spec("optuna_study", "gpbo", ("optuna", "greenlet")),
     "botorch": Spec("botorch_loop", "log-ei", ("botorch",)),
     "ax": Spec("ax_client", "default", ("ax",)),
     "smac-rf": Spec("smac_facade", "rf", ("smac",)),

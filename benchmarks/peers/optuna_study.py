@@ -2,7 +2,8 @@
 
 TPE with `multivariate=True, group=True`, which its documentation advises for conditional spaces and better
 results; the GP sampler as it comes, or with `deterministic_objective=True`, which its documentation advises
-for objectives without noise; both with Optuna's 10 random startup trials.
+for objectives without noise; both with Optuna's 10 random startup trials. Besides, gpbo's own sampler in
+Optuna, with gpbo's startup trials.
 
 Approximated: the GP sampler draws parameters that do not exist in every trial at random (its documented
 `independent_sampler`); ordered categories are given as the whole number of their place; a config that breaks
@@ -86,6 +87,10 @@ def suggested(space: SearchSpace, order: Sequence[str], trial: Any) -> Config:
 def _sampler(kind: str, task: Task) -> Any:
     from optuna.samplers import GPSampler, TPESampler
 
+    if kind == "gpbo":
+        from gpbo.integrations.optuna import GPBOSampler
+
+        return GPBOSampler(seed=task.seed, device=task.device)
     n_startup_trials = task.n_given or 10
     if kind == "tpe":
         return TPESampler(

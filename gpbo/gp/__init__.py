@@ -4,7 +4,7 @@ from gpbo.gp.exact import ExactPosterior, exact_posterior
 from gpbo.gp.fit import Fit
 from gpbo.gp.hypers import Hypers
 from gpbo.gp.model import GP, fit_gp, make_gp
-from gpbo.gp.warp import STRENGTHS, Warped, warp_values
+from gpbo.gp.warp import STRENGTHS, Warped, unwarp_values, warp_values
 
 __all__ = [
     "GP",
@@ -16,5 +16,6 @@ __all__ = [
     "exact_posterior",
     "fit_gp",
     "make_gp",
+    "unwarp_values",
     "warp_values",
 ]

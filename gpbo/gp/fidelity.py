@@ -45,7 +45,7 @@ def on_one_scale(y: Tensor, budget: Tensor, config: Tensor) -> Tensor:  # (n,), 
     """
     scaled, rungs = y.clone(), budget[y.isfinite()].unique()
     for low, high in pairwise(rungs):
-        slope, shift = _line(*_pairs(y, budget, config, low, high), y[budget == low], y[budget == high])
+        slope, shift = _line(*_pairs(y, budget, config, low, high))
         scaled = torch.where(budget <= low, shift + slope * scaled, scaled)
     return scaled
 
@@ -59,11 +59,11 @@ def _pairs(y: Tensor, budget: Tensor, config: Tensor, low: Tensor, high: Tensor)
     return y[here][i[best]], y[there][j[best]]
 
 
-def _line(a: Tensor, b: Tensor, all_low: Tensor, all_high: Tensor) -> tuple[Tensor, Tensor]:
-    """The slope and the shift of b ~ shift + slope a; without pairs, what makes the medians agree."""
+def _line(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # (m,), (m,)
+    """The slope and the shift of b ~ shift + slope a; 1 and 0 without pairs, when nothing can be said."""
     m = len(a)
     if m == 0:
-        return a.new_tensor(1.0), all_high.nanmedian() - all_low.nanmedian()
+        return a.new_tensor(1.0), a.new_tensor(0.0)
     run, rise = a.unsqueeze(-1) - a, b.unsqueeze(-1) - b
     slopes = (rise / run)[run > 0.0]
     slope = slopes.median() if len(slopes) else a.new_tensor(1.0)

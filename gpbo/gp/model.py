@@ -24,6 +24,7 @@ from gpbo.gp.factor import InverseFactor
 from gpbo.gp.fit import Fit, default_starts, fit
 from gpbo.gp.hypers import MEAN_VAR, Hypers
 from gpbo.kernels import NUS, AtBudget, Embedding, matern, matern_and_slope, squared_distances
+from gpbo.markup import table
 from gpbo.numerics import cholesky, inverse_factor, next_rows, row_blocks, whiten_and_solve
 
 MIN_VAR = 1e-12  # times the outputscale
@@ -53,6 +54,14 @@ class GP:
     factor: InverseFactor
     y: Tensor
     alpha: Tensor
+
+    def _repr_html_(self) -> str:
+        known = int(self.y.isfinite().sum())
+        hypers = self.hypers
+        rows = [(f"lengthscale {j}", length) for j, length in enumerate(hypers.lengthscale.tolist())]
+        rows += [("noise sigma", hypers.noise_var.sqrt().item()), ("sigma", hypers.outputscale.sqrt().item())]
+        caption = f"Gaussian process, Matern {self.nu:g}: {known} values and {self.n - known} pending"
+        return table(["of the unit cube and of warped values", ""], rows, caption=caption)
 
     @property
     def n(self) -> int:

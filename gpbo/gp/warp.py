@@ -43,7 +43,7 @@ def warp_values(y: Tensor, strength: float = 0.0) -> Warped:  # (n,)
         strength: How much the bad values are compressed; 0 for not at all.
     """
     known = y.isfinite()
-    gap = _gaps(y[known])
+    gap, _ = _gaps(y[known])
     t = -torch.log1p(strength * gap) if strength > 0.0 else -gap
     spread = float(t.std(correction=0))
     failed = y.new_full(y.shape, float(t.min()) - _FAILED_BELOW * spread)
@@ -56,9 +56,30 @@ def warp_values(y: Tensor, strength: float = 0.0) -> Warped:  # (n,)
     return Warped(centred / scale, slope - len(t) * math.log(scale))
 
 
-def _gaps(values: Tensor) -> Tensor:
-    """How far each value is below the best, in units of the median gap, whatever the magnitude."""
+def unwarp_values(z: Tensor, y: Tensor, strength: float = 0.0) -> Tensor:  # (...), (n,) -> (...)
+    """The values that ``warp_values(y, strength)`` would take to `z`, also beyond the range of `y`.
+
+    Args:
+        z: Warped values.
+        y: What was warped, at least two different finite values among it.
+        strength: What it was warped with.
+    """
+    known = y.isfinite()
+    gap, unit = _gaps(y[known])
+    t = -torch.log1p(strength * gap) if strength > 0.0 else -gap
+    warped = warp_values(y, strength).z[known]
+    slope = t.min() / (warped.min() - warped.max())  # z is affine in t, which is 0 at the best value
+    t = slope * (z - warped.max())
+    gap = torch.expm1(-t) / strength if strength > 0.0 else -t
+    return y[known].max() - gap * unit
+
+
+def _gaps(values: Tensor) -> tuple[Tensor, Tensor]:  # (n,), ()
+    """How far each value is below the best, whatever the magnitude, and the median gap it is in units of."""
     largest = values.abs().max().clamp(min=1e-300)
     gap = (values.max() / largest - values / largest).clamp(min=0.0)
     positive = gap[gap > 0.0]
-    return (gap / positive.median()).clamp(max=_FARTHEST) if len(positive) else gap
+    if len(positive) == 0:
+        return gap, largest
+    median = positive.median()
+    return (gap / median).clamp(max=_FARTHEST), median * largest

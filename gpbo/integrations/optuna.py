@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpbo.errors import MissingExtraError
+from gpbo.errors import MissingExtraError, SettingError
 
 try:
     import optuna
@@ -28,13 +28,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gpbo.checks import whole
-from gpbo.integrations.optuna_trials import PROPOSAL, to_history, to_parameter, union
+from gpbo.integrations.optuna_trials import PROPOSAL, standing, to_held, to_history, to_parameter, union
 from gpbo.schedulers.asha import ASHA
 from gpbo.schedulers.base import Minimised
 from gpbo.seeding import derive, generator
 from gpbo.trial import Observation, State, Trial
 
 if TYPE_CHECKING:
+    from gpbo.data import Dataset
     from gpbo.suggesters.base import Suggester
 
 __all__ = ["GPBOPruner", "GPBOSampler"]
@@ -60,22 +61,24 @@ class GPBOSampler(BaseSampler):
     middle. Ranges are those of the last ten trials, taken together; trials outside of them are left out.
 
     Running trials count as such, failed ones (also: infinite values, pruned without a report) as infeasible.
-    Pruned ones are observations at a lower budget, their last step. Constraints are those of
-    ``trial.set_constraint``; one that a trial did not set is taken to be just met. When a finite space has
-    nothing new left, trials are random.
+    Where some were pruned, reports at the steps at which that happened are observations at lower budgets.
+    Constraints are those of ``trial.set_constraint``; one that a trial did not set is taken to be just met.
+    When a finite space has nothing new left, trials are random.
 
     Args:
         seed: Addresses all randomness, together with the trial's number: a study that is loaded again does
             not repeat its points, and workers with the same seed propose different ones.
-        suggester: How parameters are chosen; by default as in `gpbo.Study`.
+        suggester: How parameters are chosen; by default as in `gpbo.Study`, with budgets once one was pruned.
         device: Where tensors are computed: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
 
     Raises:
-        SettingError: if `seed` is no whole number.
+        SettingError: if `seed` is no whole number or `suggester` is no suggester.
     """
 
     def __init__(self, *, seed: int = 0, suggester: Suggester | None = None, device: str = "auto") -> None:
         self._seed = whole("seed", seed)
+        if suggester is not None and (isinstance(suggester, type) or not hasattr(suggester, "suggest")):
+            raise SettingError(f"`suggester` must be an object such as GPSuggester(), got {suggester!r}.")
         self._suggester = suggester
         self._device = device
 
@@ -93,9 +96,15 @@ class GPBOSampler(BaseSampler):
         if not domain:
             return {}
         with _proposing:
-            config, info = self._proposal(study, trial, domain)
-            proposal = {"config": config, "info": dict(info)}
-            study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, proposal)
+            others = _others(study, trial)
+            while True:
+                config, info = self._proposal(study, trial, others, domain)
+                proposal = {"config": config, "info": info}
+                study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, proposal)
+                # Of two that asked at once in different processes the later one asks again.
+                before, others = others, _others(study, trial)
+                if _asked_before(trial, others) <= _asked_before(trial, before):
+                    break
         return {name: domain[name].to_external_repr(value) for name, value in config.items()}
 
     def sample_independent(
@@ -118,12 +127,16 @@ class GPBOSampler(BaseSampler):
         """Nothing: trials have different numbers, and with them different random streams."""
 
     def _proposal(
-        self, study: optuna.Study, trial: FrozenTrial, domain: dict[str, BaseDistribution]
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        others: list[FrozenTrial],
+        domain: dict[str, BaseDistribution],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values in Optuna's internal form, and how they were chosen."""
         from gpbo.data import to_dataset  # loads torch
 
-        history = to_history(_others(study, trial), domain)
+        history = to_history(others, domain)
         space, maximize = history.space, _maximize(study)
         data = to_dataset(
             history.trials,
@@ -133,16 +146,18 @@ class GPBOSampler(BaseSampler):
             outcome_constraints=history.constraints,
             device=self._device,
         )
-        suggester = self._suggester or _default_suggester(len(maximize) > 1 or bool(history.constraints))
-        suggestion = suggester.suggest(data, space.cube, 1, self._seed)
+        suggester = self._suggester or _default_suggester(data)
+        held = to_held(trial, domain, space)
+        cube = space.part(held) if held else space.cube
+        suggestion = suggester.suggest(data, cube, 1, self._seed)
         X, info = suggestion.X, dict(suggestion.info)
         if len(X) == 0:
-            X = space.cube.draw(1, generator(self._seed, trial.number, "repeat"))
+            X = cube.draw(1, generator(self._seed, trial.number, "repeat"))
             info = {"source": "random", "fallback": "every point of the space was asked for"}
             if data.info.get("fallback") != info["fallback"]:
                 logger.warning("study %r: %s; trials are random now.", study.study_name, info["fallback"])
         [config] = space.decode(X)
-        return config, info
+        return config | held, info
 
 
 class GPBOPruner(BasePruner):
@@ -184,29 +199,22 @@ class GPBOPruner(BasePruner):
             return False
         if not math.isfinite(trial.intermediate_values[step]):
             return True
-        if step not in self._standing(trial).values():
+        if step not in standing(trial, self._asha.rungs).values():
             return False
         trials = [self._trial(t) for t in study.get_trials(deepcopy=False)]
         trials[trial.number] = self._trial(trial)
         return self._asha.judge(Minimised(_maximize(study))(trials), trial.number) is State.STOPPED
 
-    def _standing(self, trial: FrozenTrial) -> dict[float, int]:
-        """The step of the report that counts at each rung the trial has been to."""
-        steps = sorted(trial.intermediate_values)
-        found = {rung: next((s for s in steps if s >= rung), None) for rung in self._asha.rungs}
-        return {rung: step for rung, step in found.items() if step is not None}
-
     def _trial(self, trial: FrozenTrial) -> Trial:
-        reports = {rung: trial.intermediate_values[step] for rung, step in self._standing(trial).items()}
-        has_failed = trial.state is TrialState.FAIL or not all(
-            map(math.isfinite, trial.intermediate_values.values())
-        )
+        reports = trial.intermediate_values
+        stands = {rung: reports[step] for rung, step in standing(trial, self._asha.rungs).items()}
+        has_failed = trial.state is TrialState.FAIL or not all(map(math.isfinite, reports.values()))
         return Trial(
             number=trial.number,
             config={},
             state=State.FAILED if has_failed else State.RUNNING,
             budget=self._asha.rungs[-1],
-            observations=tuple(Observation((v,), at) for at, v in reports.items() if math.isfinite(v)),
+            observations=tuple(Observation((v,), at) for at, v in stands.items() if math.isfinite(v)),
         )
 
 
@@ -217,12 +225,20 @@ def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     return [t for t in trials if t.number != trial.number and t.state is not TrialState.WAITING]
 
 
+def _asked_before(trial: FrozenTrial, others: list[FrozenTrial]) -> set[int]:
+    """The trials with lower numbers that something was proposed for."""
+    return {t.number for t in others if t.number < trial.number and PROPOSAL in t.system_attrs}
+
+
 def _maximize(study: optuna.Study) -> list[bool]:
     return [direction == StudyDirection.MAXIMIZE for direction in study.directions]
 
 
-def _default_suggester(is_multiple: bool) -> Suggester:
+def _default_suggester(data: Dataset) -> Suggester:
     from gpbo.suggesters.bayes import GPSuggester
     from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
+    from gpbo.suggesters.multifidelity import MultiFidelitySuggester
 
-    return MultiObjectiveSuggester() if is_multiple else GPSuggester()
+    if data.Y.shape[1] > 1 or data.outcomes is not None:
+        return MultiObjectiveSuggester()
+    return MultiFidelitySuggester() if bool(data.budget.isfinite().any()) else GPSuggester()

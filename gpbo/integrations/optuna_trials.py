@@ -8,8 +8,7 @@ asked for.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from gpbo.errors import SpaceError
+from gpbo.errors import ConfigError, SpaceError
 from gpbo.outcomes import OutcomeConstraint
 from gpbo.space import Categorical, Config, Float, Int, Parameter, SearchSpace
 from gpbo.trial import Observation, State, Trial
@@ -30,7 +29,7 @@ PROPOSAL = "gpbo"  # the attribute of a trial that holds what was proposed for i
 
 _RECENT = 10  # trials: what a range has been for so long is what it is now
 _MOST_PARENT_LEVELS = 64  # a parameter with more switches no other one on and off
-_MOST_RUNGS = 8  # steps at which trials are compared; every report would be a row of its own
+_MOST_RUNGS = 8  # at which trials are compared; with every report a row of its own there would be too many
 _STATES = {
     TrialState.RUNNING: State.RUNNING,
     TrialState.COMPLETE: State.COMPLETE,
@@ -90,19 +89,25 @@ def to_history(trials: Sequence[FrozenTrial], domain: Mapping[str, BaseDistribut
         trials: All but those that wait, by number.
         domain: Distributions that are parameters of gpbo.
     """
-    asked = [(trial, _internal(trial, domain)) for trial in trials]
+    asked = [(trial, _internal(trial.params, domain)) for trial in trials]
     inside = [(trial, config) for trial, config in asked if config is not None]
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     space = _to_space(domain, [(config, trial.state in ended) for trial, config in inside if config])
     points = [(trial, _completed(trial, config, domain, space)) for trial, config in inside]
     points = [(trial, config) for trial, config in points if config]
     names = sorted({name for trial, _ in points for name in trial.constraints})
-    pruned = Counter(trial.last_step for trial, _ in points if trial.state is TrialState.PRUNED)
-    rungs = [step for step, _ in pruned.most_common(_MOST_RUNGS) if step is not None]
-    steps = [trial.last_step for trial, _ in points if trial.last_step is not None]
-    full = 1.0 + max(steps) if rungs else None
-    told = [_to_trial(trial, config, rungs, full, names) for trial, config in points]
+    at = _budgets([trial for trial, _ in points])
+    told = [_to_trial(trial, config, at, names) for trial, config in points]
     return History(space, told, [OutcomeConstraint(name, "<=", 0.0) for name in names])
+
+
+def to_held(trial: FrozenTrial, domain: Mapping[str, BaseDistribution], space: SearchSpace) -> Config:
+    """What a trial must have: values it was queued with or has been given; none if they do not fit."""
+    values = _internal({**trial.system_attrs.get("fixed_params", {}), **trial.params}, domain)
+    try:
+        return space.fix(values or {})
+    except ConfigError:
+        return {}
 
 
 def _joined(given: Sequence[BaseDistribution]) -> BaseDistribution:
@@ -115,13 +120,13 @@ def _joined(given: Sequence[BaseDistribution]) -> BaseDistribution:
     return type(alike[-1])(low, high, log=alike[-1].log)
 
 
-def _internal(trial: FrozenTrial, domain: Mapping[str, BaseDistribution]) -> Config | None:
-    """The trial's internal values of the domain's parameters; None if one lies outside."""
+def _internal(params: Mapping[str, Any], domain: Mapping[str, BaseDistribution]) -> Config | None:
+    """Internal values of the domain's parameters; None if one lies outside."""
     config: Config = {}
     for name, distribution in domain.items():
-        if name in trial.params:
+        if name in params:
             try:
-                config[name] = distribution.to_internal_repr(trial.params[name])
+                config[name] = distribution.to_internal_repr(params[name])
             except ValueError:
                 return None
             if not _is_inside(config[name], distribution):
@@ -147,26 +152,52 @@ def _completed(
     proposed = trial.system_attrs.get(PROPOSAL, {}).get("config", {})
     completed: Config = {}
     for name, distribution in domain.items():
-        value = config.get(name, proposed.get(name))
-        if value is None or not _is_inside(value, distribution):
-            continue
+        value = config.get(name)
+        if value is None:
+            value = proposed.get(name)
+            if value is None or not _is_inside(value, distribution):
+                continue
         if space.parameters[name].when is None or space.is_active(name, completed):
             completed[name] = value
     return completed
 
 
-def _to_trial(
-    trial: FrozenTrial, config: Config, rungs: Collection[int], full: float | None, names: Sequence[str]
-) -> Trial:
-    """The trial with its reports at the rungs, and at its end; failed where a number is not finite."""
+def standing(trial: FrozenTrial, rungs: Iterable[float]) -> dict[float, int]:
+    """The step of the report that counts at each rung the trial has been to: the first there or beyond."""
+    steps = sorted(trial.intermediate_values)
+    found = {rung: next((step for step in steps if step >= rung), None) for rung in rungs}
+    return {rung: step for rung, step in found.items() if step is not None}
+
+
+def _budgets(trials: Sequence[FrozenTrial]) -> dict[float, float]:
+    """The rungs at which trials are compared, those at which some were pruned, and the end, with budgets.
+
+    Empty where none was pruned. Steps that are counted from 0 are budgets from 1, whose logarithms exist.
+    """
+    ends = sorted({t.last_step for t in trials if t.state is TrialState.PRUNED and t.last_step is not None})
+    if not ends:
+        return {}
+    first = 1.0 if any(0 in trial.intermediate_values for trial in trials) else 0.0
+    last = 1 + max(trial.last_step for trial in trials if trial.last_step is not None)
+    rungs = {ends[len(ends) * k // _MOST_RUNGS] for k in range(_MOST_RUNGS)}
+    return {rung: rung + first for rung in (*sorted(rungs), last)}
+
+
+def _to_trial(trial: FrozenTrial, config: Config, at: Mapping[float, float], names: Sequence[str]) -> Trial:
+    """The trial with what was observed of it at the rungs and its end; failed where that is not finite."""
     outcomes = {name: trial.constraints.get(name, 0.0) for name in names}
-    reports = sorted(trial.intermediate_values.items())
-    last = {trial.last_step} if trial.state is TrialState.PRUNED else set()
-    seen = [Observation((v,), float(at), outcomes=outcomes) for at, v in reports if at in {*rungs, *last}]
+    reports = trial.intermediate_values
+    seen = [
+        Observation((reports[step],), at[rung], outcomes=outcomes)
+        for rung, step in standing(trial, at).items()
+    ]
+    state, last = _STATES[trial.state], list[Observation]()
     if trial.state is TrialState.COMPLETE:
-        seen.append(Observation(tuple(trial.values), full, outcomes=outcomes))
-    state = _STATES[trial.state]
-    if state.is_final and not (seen and _is_finite(seen[-1])):
+        last = [Observation(tuple(trial.values), max(at.values(), default=None), outcomes=outcomes)]
+        seen += last
+    elif trial.state is TrialState.PRUNED and trial.last_step is not None:
+        last = [Observation((reports[trial.last_step],), outcomes=outcomes)]
+    if state.is_final and not (last and _is_finite(last[0])):
         state = State.FAILED
     proposal = trial.system_attrs.get(PROPOSAL, {})
     return Trial(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from gpbo.cube import Cube, among, is_new
 from gpbo.data import Dataset
 from gpbo.errors import SpaceError
 
+_MOST_BUDGETS = 8  # that are modelled
 _NEAR = 2048  # moves away from seen points, in search of feasible ones
 _ROUNDS = 64  # of drawing, before a discrete space is taken to be exhausted
 _BATCH = 256  # of each round but the first: 64 rounds find one of the last 10 of 10 000 points nearly surely
@@ -41,6 +42,28 @@ class Suggester(Protocol):
         data.number, purpose)` alone.
         """
         ...
+
+
+def few_budgets(data: Dataset) -> Dataset:
+    """The data at the budgets where most trials ended or pause, and at the highest.
+
+    Reports on the way, say after every epoch, tell a model little that those at the rungs do not, and are
+    many. A config that was seen at none of the budgets that are kept keeps its last row; failures stay.
+    """
+    known = data.budget.isfinite()
+    levels = data.budget[known].unique()
+    if len(levels) <= _MOST_BUDGETS:
+        return data
+    row = torch.arange(len(data.X), device=data.X.device)
+    config = data.X.unique(dim=0, return_inverse=True)[1]
+    last = torch.zeros_like(row).scatter_reduce(0, config, row, "amax")[config] == row
+    ends, counts = data.budget[known & last].unique(return_counts=True)
+    most = ends[counts.topk(min(len(ends), _MOST_BUDGETS - 1)).indices]
+    kept = torch.isin(data.budget, torch.cat([most, levels[-1:]])) | ~known | data.Y.isnan().any(-1)
+    is_there = torch.zeros_like(row).scatter_reduce(0, config, kept.long(), "amax")[config] > 0
+    kept |= last & ~is_there
+    outcomes = None if data.outcomes is None else data.outcomes[kept]
+    return replace(data, X=data.X[kept], Y=data.Y[kept], budget=data.budget[kept], outcomes=outcomes)
 
 
 def new_draws(cube: Cube, seen: Tensor, n: int, generator: torch.Generator) -> Tensor:  # (<= n, d)

@@ -53,7 +53,7 @@ from gpbo.gp.large import (
 from gpbo.kernels import NUS, with_budget_column
 from gpbo.numerics import few_threads
 from gpbo.seeding import derive, generator
-from gpbo.suggesters.base import Suggestion, new_draws
+from gpbo.suggesters.base import Suggestion, few_budgets, new_draws
 from gpbo.suggesters.quasirandom import sobol_points
 
 AcquisitionName = Literal["log_ei", "ei", "log_pi", "ucb"]
@@ -146,6 +146,7 @@ class GPSuggester:
                 return Suggestion(found, {"source": "random", "fallback": str(error)})
 
     def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
+        data = few_budgets(data)
         values = _scalarise(data.Y, derive(seed, data.number, "weights"))
         budget = _budgets(data)
         if budget is None:

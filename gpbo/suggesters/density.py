@@ -24,7 +24,7 @@ from gpbo.cube import Cube, among, is_new
 from gpbo.data import Dataset
 from gpbo.numerics import few_threads
 from gpbo.seeding import generator
-from gpbo.suggesters.base import Suggestion, new_draws
+from gpbo.suggesters.base import Suggestion, few_budgets, new_draws
 from gpbo.suggesters.kernel_density import LEAST_PDF, Density, Mixture, ReferenceDensity
 
 _MOST_MIN_POINTS = 8  # so that many columns do not put the model off for ever
@@ -78,6 +78,7 @@ class BOHBSuggester:
 
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """The best of the candidates, or a random point; as many as the space has left."""
+        data = data if self.reference else few_budgets(data)
         points, infos = data.X.new_empty(0, cube.d), []
         with few_threads(len(data.X)):
             for i in range(n):

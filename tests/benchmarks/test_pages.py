@@ -76,8 +76,19 @@ def test_what_is_not_published_stays(tmp_path):
     assert pages.filled(PAGE, tmp_path) == PAGE
 
 
+def publish_budgets(folder):
+    regret = {"random": 0.4, "hyperband": 0.2, "gpbo-hyperband": 0.1}
+    runs = [
+        {"problem": name, "entrant": entrant, "seed": seed, "full": [value] * 4, "any": [value] * 4}
+        for name in ("lcbench/167168", "rbv2_rpart/14")
+        for entrant, value in regret.items() for seed in range(2)
+    ]  # fmt: skip
+    (folder / "multifidelity.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
+
+
 def test_every_table_can_be_made(tmp_path):
     publish(tmp_path)
+    publish_budgets(tmp_path)
     (tmp_path / "ablations.jsonl").write_bytes((tmp_path / "regret.jsonl").read_bytes())
     (tmp_path / "speed-cuda.jsonl").write_bytes((tmp_path / "speed.jsonl").read_bytes())
     for name in pages.TABLES:
@@ -117,3 +128,13 @@ def test_a_file_without_a_table_is_an_error(tmp_path):
     for name in ("runs.jsonl", "none.jsonl"):
         with pytest.raises(SettingError, match="does not hold a table"):
             published.read(tmp_path / name)
+
+
+def test_the_summary_over_budgets_shares_out_the_regret(tmp_path):
+    publish_budgets(tmp_path)
+    table = pages.filled("<!-- benchmarks:multifidelity -->\n<!-- /benchmarks:multifidelity -->\n", tmp_path)
+    assert (
+        "| random | 0.4000 | 0.4000 | 0.4000 | 0.4000 | 0.25 (0.25 to 0.25) | 0.25 (0.25 to 0.25) | 4 |"
+        in table
+    )
+    assert "| gpbo-hyperband | 0.1000 | 0.1000 | 0.1000 | 0.1000 |  |  | 4 |" in table

@@ -78,9 +78,9 @@ def test_an_outlier_moves_nothing_else():
     assert torch.allclose(plain, other, atol=0.1)
 
 
-def test_without_pairs_the_medians_agree():
-    scaled = on_one_scale(tensor(1, 2, 3, 11, 12, 13), tensor(1, 1, 1, 3, 3, 3), torch.arange(6))
-    assert scaled.tolist() == [11, 12, 13, 11, 12, 13]
+def test_without_pairs_values_stay_as_they_are():
+    y = tensor(1, 2, 3, 11, 12, 13)  # the first three may have been stopped for being bad
+    assert torch.equal(on_one_scale(y, tensor(1, 1, 1, 3, 3, 3), torch.arange(6)), y)
 
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.sampled_from([1, 3, 9]), st.integers(0, 5)), min_size=1))

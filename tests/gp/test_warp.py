@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gpbo.gp import STRENGTHS, warp_values
+from gpbo.gp import STRENGTHS, unwarp_values, warp_values
 
 EVERY_STRENGTH = pytest.mark.parametrize("strength", STRENGTHS)
 VALUES = st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=30)
@@ -106,7 +106,7 @@ def test_an_outlier_does_not_set_the_scale():
     assert warp_values(y, STRENGTHS[-1]).z[:20].std() > 0.2
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
+@EVERY_STRENGTH
 def test_the_jacobian_is_that_of_the_warp(strength):
     # dz/dg by finite differences in one value, with the median gap (the unit) and the final mean and
     # standard deviation held fixed: the definition in the docstring.
@@ -127,3 +127,21 @@ def test_values_on_every_device(device):
     found = warp_values(y.to(device), STRENGTHS[1])
     assert found.z.device.type == device
     assert torch.allclose(found.z.cpu(), warp_values(y, STRENGTHS[1]).z)
+
+
+@EVERY_STRENGTH
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_unwarping_gives_the_values_back(strength, scale):
+    y = torch.tensor([-3.0, math.nan, 0.5, 1.0, -200.0, 0.99], dtype=torch.float64) * scale
+    z = warp_values(y, strength).z
+    known = y.isfinite()
+    torch.testing.assert_close(
+        unwarp_values(z[known], y, strength) / scale, y[known] / scale, rtol=1e-9, atol=1e-9
+    )
+
+
+@EVERY_STRENGTH
+def test_unwarping_rises_beyond_what_was_observed(strength):
+    y = torch.tensor([-3.0, 0.5, 1.0, -20.0], dtype=torch.float64)
+    values = unwarp_values(torch.linspace(-3.0, 3.0, 50, dtype=torch.float64), y, strength)
+    assert bool((values.diff() > 0.0).all())

@@ -1,16 +1,19 @@
 import importlib.util
 import math
 import pickle
+import runpy
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import optuna
 import pytest
 import torch
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
@@ -190,6 +193,11 @@ class TestDecisions:
     def test_bad_settings(self):
         with pytest.raises(SettingError, match="`seed` must be a whole number, got None"):
             GPBOSampler(seed=None)
+        for given in (gpbo.GPSuggester, "gp"):
+            with pytest.raises(
+                SettingError, match=r"`suggester` must be an object such as GPSuggester\(\), got"
+            ):
+                GPBOSampler(suggester=given)
         study = optuna.create_study(sampler=GPBOSampler(device="gpu7"))
         study.ask(PLANE)
         with pytest.raises(SettingError, match="`device` must name a device of this machine, got 'gpu7'"):
@@ -235,6 +243,25 @@ class TestWorkers:
         for thread in threads:
             thread.join()
         assert [len(data.pending) for data, _ in recorder.told] == [1, 2, 3]
+
+    @pytest.mark.parametrize(("first", "calls"), [(True, 2), (False, 1)])
+    def test_of_two_that_ask_at_once_the_later_one_asks_again(self, first, calls):
+        study = optuna.create_study(sampler=GPBOSampler())
+        study.tell(study.ask(PLANE), 1.0)
+        one, two = study.ask(), study.ask()
+        here, elsewhere = (two, one) if first else (one, two)
+
+        class Slow(Recorder):
+            def suggest(self, data, cube, n, seed):
+                proposal = {"config": {"x": 0.5, "y": 0.25}, "info": {}}
+                study._storage.set_trial_system_attr(elsewhere._trial_id, "gpbo", proposal)
+                return super().suggest(data, cube, n, seed)
+
+        recorder = Slow()
+        study.sampler = GPBOSampler(suggester=recorder)
+        here.suggest_float("x", -1, 1)
+        assert len(recorder.told) == calls
+        assert [data.pending.tolist() for data, _ in recorder.told] == [[], [[0.75, 0.625]]][:calls]
 
     def test_processes_on_one_storage(self, tmp_path):
         code = """
@@ -435,6 +462,46 @@ class TestObservations:
         assert [row for row in rows if not math.isnan(row[1])] == [(3.0, 0.2), (10.0, 0.95), (3.0, 0.2)]
         assert data.Y.isnan().sum() == 1
 
+    def test_steps_that_are_counted_from_zero_are_budgets_from_one(self):
+        study = optuna.create_study(sampler=GPBOSampler())
+        for state in (TrialState.PRUNED, TrialState.RUNNING):
+            trial = study.ask(PLANE)
+            for step in range(1 if state is TrialState.PRUNED else 4):
+                trial.report(10.0 - step, step)
+            if state is TrialState.PRUNED:
+                study.tell(trial, state=state)
+        data, _ = told(study)
+        assert data.budget.tolist() == [1.0, 1.0]
+        assert data.Y.flatten().tolist() == [-10.0, -10.0]
+        assert len(data.pending) == 1
+
+    def test_trials_that_are_pruned_anywhere_are_compared_at_eight_steps(self):
+        study = optuna.create_study(sampler=GPBOSampler())
+        for last in range(5, 45, 2):
+            trial = study.ask(PLANE)
+            for step in range(1, last + 1):
+                trial.report(step, step)
+            study.tell(trial, state=TrialState.PRUNED)
+        data, _ = told(study)
+        assert data.budget.unique().tolist() == [5.0, 9.0, 15.0, 19.0, 25.0, 29.0, 35.0, 39.0]
+        assert (data.Y.flatten() == -data.budget).all()
+        assert len(data.X.unique(dim=0)) == 20
+
+    def test_the_default_over_budgets_is_that_of_a_study_of_gpbo(self):
+        study = optuna.create_study(sampler=GPBOSampler(seed=1), pruner=GPBOPruner(1, 9))
+
+        def objective(trial):
+            for step in (1, 3, 9):
+                trial.report(bowl(trial) + 1 / step, step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            return bowl(trial)
+
+        study.optimize(objective, 18)
+        sources = {t.system_attrs.get("gpbo", {}).get("info", {}).get("source") for t in study.trials}
+        assert sources == {None, "initial", "gp", "bohb", "random"}
+        assert study.best_value < 0.01
+
     def test_a_nan_report_is_a_failure(self):
         study = optuna.create_study(sampler=GPBOSampler())
         trial = study.ask(PLANE)
@@ -496,6 +563,36 @@ class TestObservations:
         study.optimize(bowl, 4)
         assert points(study)[:2] == [(0.25, 0.0), (0.5, 0.5)]
         assert len(set(points(study))) == 4
+
+    def test_the_rest_of_an_enqueued_trial_is_chosen_to_go_with_it(self):
+        recorder = Recorder()
+        study = optuna.create_study(sampler=GPBOSampler(suggester=recorder))
+        study.optimize(bowl, 2)
+        study.enqueue_trial({"y": 0.1})
+        study.optimize(bowl, 1)
+        _, cube = recorder.told[-1]
+        assert cube.held == [1]
+        assert cube.fixed[1].item() == pytest.approx(0.55)
+        assert study.trials[-1].params["y"] == study.trials[-1].system_attrs["gpbo"]["config"]["y"] == 0.1
+
+    @pytest.mark.parametrize(
+        ("values", "config"),
+        [({"m": 0.25}, {"kind", "m"}), ({"kind": "b", "m": 0.25}, {"kind"}), ({"m": 7.0}, {"kind"})],
+    )
+    def test_what_a_queue_fixes_goes_along_with_its_branch(self, values, config):
+        def objective(trial):
+            kind = trial.suggest_categorical("kind", ["a", "b"])
+            return trial.suggest_float("m", 0, 1) if kind == "a" else 2.0
+
+        study = optuna.create_study(sampler=GPBOSampler(suggester=gpbo.RandomSuggester()))
+        study.optimize(objective, 4)
+        study.enqueue_trial(values)
+        trial = study.ask()
+        trial.suggest_float("other", 0, 1)
+        proposed = study.trials[4].system_attrs["gpbo"]["config"]
+        if config == {"kind", "m"}:
+            assert proposed == {"kind": 0, "m": 0.25}
+        assert set(proposed) >= config
 
 
 class TestHosts:
@@ -585,6 +682,29 @@ class TestPruner:
     def test_bad_settings(self):
         with pytest.raises(SettingError, match="`reduction_factor` must be"):
             GPBOPruner(1, 9, 1)
+
+
+class TestTheHubsPackage:
+    FOLDER = Path(__file__).parents[2] / "examples" / "optunahub" / "package" / "samplers" / "gpbo"
+
+    def test_it_has_what_the_registry_wants(self):
+        _, front, text = (self.FOLDER / "README.md").read_text().split("---\n", 2)
+        facts = yaml.safe_load(front)
+        assert list(facts) == ["author", "title", "description", "tags", "optuna_versions", "license"]
+        assert "sampler" in facts["tags"]
+        sections = [line for line in text.splitlines() if line.startswith("## ")]
+        assert sections == ["## Abstract", "## APIs", "## Installation", "## Example"]
+        assert {path.name for path in self.FOLDER.iterdir()} >= {"LICENSE", "example.py", "requirements.txt"}
+
+    def test_it_gives_the_sampler_and_the_pruner(self):
+        module = runpy.run_path(str(self.FOLDER / "__init__.py"))
+        assert module["GPBOSampler"] is GPBOSampler
+        assert module["GPBOPruner"] is GPBOPruner
+
+    def test_its_example_runs(self, capsys):
+        runpy.run_path(str(self.FOLDER / "example.py"), run_name="__main__")
+        *_, best = capsys.readouterr().out.split()
+        assert float(best) < 1.0
 
 
 class TestTheHost:

@@ -1,0 +1,413 @@
+"""The search estimator: scikit-learn's own checks, and what it adds to them."""
+
+import math
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.datasets import load_iris, make_regression
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, StratifiedKFold, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils.estimator_checks import check_estimator
+
+import gpbo
+from gpbo.errors import SettingError, SpaceError
+from gpbo.integrations.sklearn import GPBOSearchCV, _Folds, _Ledger, space_from_sklearn
+
+IRIS_X, IRIS_Y = load_iris(return_X_y=True)
+LOG = gpbo.Float(1e-3, 1e3, log=True)
+
+
+def search_of(estimator=None, space=None, **options):
+    estimator = LogisticRegression(max_iter=500) if estimator is None else estimator
+    options = {"n_iter": 4, "cv": 3, "random_state": 0, "suggester": gpbo.RandomSuggester()} | options
+    return GPBOSearchCV(estimator, {"C": LOG} if space is None else space, **options)
+
+
+class Fussy(ClassifierMixin, BaseEstimator):
+    """Has no fit for a large `a`; for a small one the score is `a`."""
+
+    def __init__(self, a=0.0, b=None, size=0):
+        self.a = a
+        self.b = b
+        self.size = size
+
+    def fit(self, X, y):
+        if self.a > 0.5:
+            raise ValueError("too large")
+        self.classes_, self.n_seen_ = np.unique(y), len(y)
+        return self
+
+    def score(self, X, y):
+        return self.a
+
+
+@pytest.mark.parametrize(("estimator", "name"), [(LogisticRegression(), "C"), (Ridge(), "alpha")])
+def test_it_passes_the_checks_that_grid_search_passes(estimator, name):
+    def statuses(search):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {found["check_name"]: found["status"] for found in check_estimator(search, on_fail=None)}
+
+    grid = statuses(GridSearchCV(estimator, {name: [0.1, 1.0]}, cv=2))
+    ours = statuses(search_of(estimator, {name: LOG}, n_iter=2, cv=2))
+    assert ours == grid
+    assert sum(status == "passed" for status in ours.values()) > 40
+
+
+def test_a_search_with_the_default_suggester_finds_what_cross_validation_calls_best():
+    search = search_of(
+        DecisionTreeClassifier(random_state=0), {"max_depth": [1, 2, 3]}, n_iter=9, suggester=None
+    )
+    search.fit(IRIS_X, IRIS_Y)
+    assert sorted(params["max_depth"] for params in search.cv_results_["params"]) == [1, 2, 3]
+    means = {
+        depth: cross_val_score(
+            DecisionTreeClassifier(random_state=0, max_depth=depth), IRIS_X, IRIS_Y, cv=3
+        ).mean()
+        for depth in (1, 2, 3)
+    }
+    for params, mean in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True):
+        assert mean == pytest.approx(means[params["max_depth"]])
+    assert means[search.best_params_["max_depth"]] == search.best_score_ == max(means.values())
+    assert search.best_estimator_.get_depth() <= search.best_params_["max_depth"]
+    assert search.score(IRIS_X, IRIS_Y) == search.best_estimator_.score(IRIS_X, IRIS_Y)
+
+
+def test_what_it_is_given_comes_back_and_may_be_cloned_and_pickled():
+    space = {"C": scipy.stats.loguniform(1e-3, 1e3)}
+    search = search_of(space=space, scheduler=gpbo.ASHA(50, 150), suggester=gpbo.GPSuggester(nu=1.5))
+    params = search.get_params(deep=False)
+    assert params["param_distributions"] is space
+    again = clone(search)
+    assert again.get_params(deep=False).keys() == params.keys()
+    assert (again.scheduler, again.suggester) == (search.scheduler, search.suggester)
+    fitted = pickle.loads(pickle.dumps(again.fit(IRIS_X, IRIS_Y)))
+    assert fitted.best_params_ == again.best_params_
+    assert (fitted.predict(IRIS_X) == again.predict(IRIS_X)).all()
+
+
+@pytest.mark.parametrize("suggester", [None, gpbo.RandomSuggester()])
+def test_the_same_random_state_gives_the_same_search(suggester):
+    def found(**options):
+        search = search_of(n_iter=8, suggester=suggester, **options).fit(IRIS_X, IRIS_Y)
+        return search.cv_results_["params"]
+
+    one = found(random_state=3)
+    assert found(random_state=3) == one
+    assert found(random_state=np.random.RandomState(3)) == one
+    assert found(random_state=4) != one
+
+
+@pytest.mark.parametrize("cv", [ShuffleSplit(3), StratifiedKFold(3, shuffle=True)])
+def test_all_candidates_are_compared_on_the_same_folds(cv):
+    search = search_of(DummyClassifier(strategy="stratified", random_state=0), {"random_state": [0]}, cv=cv)
+    search.set_params(param_distributions={"constant": [0, 1, 2, 3]}, batch_size=1).fit(IRIS_X, IRIS_Y)
+    for k in range(3):  # `constant` changes nothing here, so that only other folds could
+        assert len(set(search.cv_results_[f"split{k}_test_score"])) == 1
+
+
+def test_a_pipeline_with_conditions_and_choices_that_are_objects():
+    pipeline = Pipeline([("scale", StandardScaler()), ("clf", LogisticRegression(max_iter=500))])
+    space = {
+        "scale": [StandardScaler(), MinMaxScaler(feature_range=(0, 2)), "passthrough"],
+        "clf__C": LOG,
+        "clf__solver": ["lbfgs", "saga"],
+        "clf__l1_ratio": gpbo.Float(0, 1, when={"clf__solver": "saga"}),
+        "clf__max_iter": [2000],
+        "clf__tol": [1e-2],
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search = search_of(pipeline, space, n_iter=8).fit(IRIS_X, IRIS_Y)
+    for params in search.cv_results_["params"]:
+        assert params["scale"] in space["scale"]
+        assert ("clf__l1_ratio" in params) == (params["clf__solver"] == "saga")
+    assert np.ma.getmaskarray(search.cv_results_["param_clf__l1_ratio"]).any()
+    assert search.best_estimator_.get_params()["clf__C"] == search.best_params_["clf__C"]
+
+
+def test_choices_of_any_kind():
+    space = {"b": [(1, 2), None, math.nan, "x", len], "a": [0.1]}
+    search = search_of(Fussy(), space, n_iter=9).fit(IRIS_X, IRIS_Y)
+    assert {str(params["b"]) for params in search.cv_results_["params"]} == set(map(str, space["b"]))
+
+
+@pytest.mark.parametrize("error_score", [math.nan, -7.0])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_candidates_that_fail_are_in_the_results(error_score, batch_size):
+    search = search_of(
+        Fussy(), {"a": gpbo.Float(0, 1)}, n_iter=12, error_score=error_score, batch_size=batch_size
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search.fit(IRIS_X, IRIS_Y)
+    assert {one.category for one in caught} - {UserWarning} == {FitFailedWarning}
+    assert sum("`mean_test_score` are not finite" in str(one.message) for one in caught) == math.isnan(
+        error_score
+    )
+    results = search.cv_results_
+    assert len(results["params"]) == 12
+    for params, score, first in zip(
+        results["params"], results["mean_test_score"], results["split0_test_score"], strict=True
+    ):
+        expected = params["a"] if params["a"] <= 0.5 else error_score
+        assert score == pytest.approx(expected, nan_ok=True)
+        assert first == pytest.approx(expected, nan_ok=True)
+    assert search.best_params_["a"] == max(p["a"] for p in results["params"] if p["a"] <= 0.5)
+    failed = results["rank_test_score"][[p["a"] > 0.5 for p in results["params"]]]
+    assert failed.min() > results["rank_test_score"][[p["a"] <= 0.5 for p in results["params"]]].max()
+
+
+def test_the_last_candidates_may_fail_too():
+    space = {"a": [0.1, 0.2, 0.9]}
+    for seed in range(6):
+        with pytest.warns(FitFailedWarning, match="too large"), pytest.warns(UserWarning, match="not finite"):
+            search = search_of(Fussy(), space, random_state=seed, batch_size=1, n_iter=3).fit(IRIS_X, IRIS_Y)
+        assert sorted(p["a"] for p in search.cv_results_["params"]) == [0.1, 0.2, 0.9]
+        assert search.best_params_ == {"a": 0.2}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_errors_that_are_not_survived():
+    with pytest.raises(ValueError, match=r"(?s)All the 3 fits failed.*too large"):
+        search_of(Fussy(), {"a": [0.7, 0.8]}, batch_size=1).fit(IRIS_X, IRIS_Y)
+    with pytest.raises(ValueError, match=r"^too large"):
+        search_of(Fussy(), {"a": [0.7, 0.8]}, error_score="raise").fit(IRIS_X, IRIS_Y)
+    search = search_of(Fussy(), {"a": [0.7, 0.8]}, batch_size=1)
+    with pytest.raises(ValueError, match="All the"):
+        search.fit(IRIS_X, IRIS_Y)
+    assert search.set_params(param_distributions={"a": [0.125]}).fit(IRIS_X, IRIS_Y).best_score_ == 0.125
+
+
+def test_a_failure_is_a_failed_trial_that_the_search_keeps_away_from():
+    search = search_of(Fussy(), {"a": gpbo.Float(0, 1)}, n_iter=20, suggester=None)
+    with pytest.warns(FitFailedWarning, match="too large"), pytest.warns(UserWarning, match="not finite"):
+        search.fit(IRIS_X, IRIS_Y)
+    assert sum(params["a"] > 0.5 for params in search.cv_results_["params"]) <= 9
+    assert search.best_score_ > 0.45
+
+
+def test_batches_are_as_large_as_asked_for():
+    sizes = []
+
+    class Recorder(gpbo.RandomSuggester):
+        def suggest(self, data, cube, n, seed):
+            sizes.append(n)
+            return super().suggest(data, cube, n, seed)
+
+        def __deepcopy__(self, memo):
+            return self
+
+    for options, expected in [
+        ({}, [1] * 5),
+        ({"n_jobs": 2}, [1] * 5),  # two folds keep two workers busy
+        ({"n_jobs": 3}, [2, 2, 1]),
+        ({"batch_size": 3}, [3, 2]),
+    ]:
+        with joblib.parallel_config(backend="threading"):
+            search_of(n_iter=5, cv=2, suggester=Recorder(), **options).fit(IRIS_X, IRIS_Y)
+        assert sizes == expected
+        sizes.clear()
+
+
+def test_workers_are_not_sent_what_is_known_of_other_candidates():
+    search = search_of(suggester=None)
+    search._ledger = _Ledger(rows=(["a candidate"],), unscored=[None])
+    assert pickle.loads(pickle.dumps(search))._ledger == _Ledger()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib's, when workers start slowly
+        search = search_of(suggester=None, n_jobs=2, n_iter=2, cv=2).fit(IRIS_X, IRIS_Y)
+    assert len(search.cv_results_["params"]) == 2
+
+
+def test_several_metrics():
+    scoring = {"acc": "accuracy", "loss": "neg_log_loss"}
+    search = search_of(scoring=scoring, refit="loss", n_iter=5, return_train_score=True).fit(IRIS_X, IRIS_Y)
+    results = search.cv_results_
+    assert search.best_index_ == results["mean_test_loss"].argmax()
+    assert {"mean_test_acc", "mean_train_loss", "rank_test_acc"} <= results.keys()
+    both = search_of(scoring=scoring, refit=False, n_iter=5).fit(IRIS_X, IRIS_Y)
+    assert not hasattr(both, "best_index_")
+    chosen = search_of(scoring=scoring, refit=lambda results: 2, n_iter=5).fit(IRIS_X, IRIS_Y)
+    assert chosen.best_params_ == chosen.cv_results_["params"][2]
+
+
+def test_scoring_by_a_function():
+    def scores(estimator, X, y):
+        return {"one": estimator.C, "two": -estimator.C}
+
+    search = search_of(scoring=scores, refit="two", suggester=None, n_iter=9).fit(IRIS_X, IRIS_Y)
+    assert search.best_params_["C"] == min(p["C"] for p in search.cv_results_["params"]) < 0.01
+    single = search_of(scoring=lambda estimator, X, y: estimator.C).fit(IRIS_X, IRIS_Y)
+    assert single.best_params_["C"] == max(p["C"] for p in single.cv_results_["params"])
+    with pytest.raises(SettingError, match="`refit` must name the metric to be maximised"):
+        search_of(scoring=scores, refit=False).fit(IRIS_X, IRIS_Y)
+
+
+def test_without_refit_and_with_groups():
+    groups = np.arange(150) % 5
+    search = search_of(Ridge(), {"alpha": LOG}, refit=False, cv=GroupKFold(5))
+    X, y = make_regression(150, 3, random_state=0)
+    search.fit(X, y, groups=groups)
+    assert search.n_splits_ == 5
+    assert not hasattr(search, "best_estimator_")
+    assert search.best_params_ in search.cv_results_["params"]
+    with pytest.raises(ValueError, match="'groups' parameter should not be None"):
+        search.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [gpbo.ASHA(15, 135), gpbo.ASHA(15, 135, stopping=True), gpbo.Hyperband(15, 135)]
+)
+def test_rungs_over_samples(scheduler):
+    seen = []
+
+    class Spy(LogisticRegression):
+        def fit(self, X, y):
+            seen.append((len(y), *np.bincount(y, minlength=3)))
+            return super().fit(X, y)
+
+    estimator = Spy(max_iter=500)
+    search = search_of(estimator, n_iter=9, scheduler=scheduler, refit=False).fit(IRIS_X, IRIS_Y)
+    results = search.cv_results_
+    amounts = results["n_resources"]
+    assert set(amounts) == {15, 45, 135}
+    assert set(results["trial"]) == set(range(9))
+    assert len(amounts) < 27
+    assert [n for n, *_ in seen[::3]] == [10 * amount // 15 for amount in amounts]  # two of three folds
+    assert all(max(counts) - min(counts) <= 1 for _, *counts in seen)
+    full = amounts == 135
+    assert search.best_score_ == results["mean_test_score"][full].max()
+    assert full[search.best_index_]
+    for trial in range(9):
+        assert len({str(results["params"][k]) for k in np.flatnonzero(results["trial"] == trial)}) == 1
+
+
+def test_rungs_over_a_parameter_of_the_estimator():
+    search = search_of(
+        RandomForestClassifier(random_state=0),
+        {"max_depth": gpbo.Int(1, 4)},
+        scheduler=gpbo.ASHA(1, 9),
+        resource="n_estimators",
+        n_iter=4,
+    ).fit(IRIS_X, IRIS_Y)
+    assert [p["n_estimators"] for p in search.cv_results_["params"]] == list(
+        search.cv_results_["n_resources"]
+    )
+    assert search.best_params_["n_estimators"] == max(search.cv_results_["n_resources"])
+    assert len(search.best_estimator_.estimators_) == search.best_params_["n_estimators"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_failures_at_a_rung_are_in_the_results():
+    search = search_of(
+        Fussy(), {"a": gpbo.Float(0, 1)}, scheduler=gpbo.ASHA(1, 9), resource="size", n_iter=9, batch_size=1
+    ).fit(IRIS_X, IRIS_Y)
+    results = search.cv_results_
+    assert len(results["n_resources"]) == len(results["trial"]) == len(results["params"])
+    assert [p["size"] for p in results["params"]] == list(results["n_resources"])
+    assert search.best_params_["a"] <= 0.5
+
+
+def test_parts_of_a_training_set_are_nested_and_keep_the_shares_of_classes():
+    y = np.repeat([0, 1], [80, 20])
+    folds = _Folds(StratifiedKFold(2), 0, stratified=True)
+    parts = [next(folds.of(amount).split(y, y)) for amount in (10, 30, 100)]
+    trains = [set(train) for train, _ in parts]
+    assert [len(train) for train in trains] == [5, 15, 50]
+    assert trains[0] < trains[1] < trains[2]
+    assert [sum(y[list(train)]) for train in trains] == [1, 3, 10]
+    assert all(np.array_equal(test, parts[0][1]) for _, test in parts)
+    assert not np.array_equal(next(_Folds(StratifiedKFold(2), 1, True).of(30).split(y, y))[0], parts[1][0])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (scipy.stats.uniform(-1, 3), gpbo.Float(-1, 2)),
+        (scipy.stats.loguniform(1e-4, 1e2), gpbo.Float(1e-4, 1e2, log=True)),
+        (scipy.stats.loguniform(a=1, b=100, scale=0.1), gpbo.Float(0.1, 10, log=True)),
+        (scipy.stats.randint(1, 11), gpbo.Int(1, 10)),
+        (scipy.stats.randint(3, 4), gpbo.Categorical([3])),
+        (scipy.stats.uniform(2, 0), None),
+        (["a", "b"], gpbo.Categorical(["a", "b"])),
+        ([1, 10, 100], gpbo.Categorical([1, 10, 100], ordered=True)),
+        (np.array([0.5, 0.25, 0.125]), gpbo.Categorical([0.5, 0.25, 0.125], ordered=True)),
+        ((1, 3, 2), gpbo.Categorical([1, 3, 2])),
+        ([True, False, None], gpbo.Categorical([True, False, None])),
+        (range(5), gpbo.Categorical(range(5), ordered=True)),
+        (gpbo.Int(1, 5, log=True), gpbo.Int(1, 5, log=True)),
+    ],
+)
+def test_what_a_space_becomes(given, expected):
+    if expected is None:
+        with pytest.raises(SpaceError, match="`x`"):
+            space_from_sklearn({"x": given})
+        return
+    assert repr(space_from_sklearn({"x": given}).parameters["x"]) == repr(expected)
+
+
+def test_a_space_is_itself():
+    space = gpbo.SearchSpace(C=LOG, constraints="C < 100")
+    assert space_from_sklearn(space) is space
+    assert max(p["C"] for p in search_of(space=space).fit(IRIS_X, IRIS_Y).cv_results_["params"]) < 100
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"x": scipy.stats.norm(0, 1)}, "`x`: the distribution norm has no counterpart; use uniform"),
+        ({"x": scipy.stats.loguniform(1, 10, loc=5)}, "`x`: the distribution shifted loguniform"),
+        ({"x": scipy.stats.poisson(3)}, "`x`: the distribution poisson"),
+        ({"x": "rbf"}, "`x` must be a list of choices, a distribution of scipy.stats .*, got 'rbf'"),
+        ({"x": 3}, "`x` must be a list of choices"),
+        ({"x": []}, "`x`: `choices` must have at least one entry"),
+        ({"x": [1, 1]}, "`x`: `choices` must differ"),
+        ({"x": [(1, 2)]}, r"`x`: a choice must be a string.*got \(1, 2\)"),
+        ({}, "at least one parameter"),
+        ([{"x": [1]}], "must be one dictionary"),
+    ],
+)
+def test_what_cannot_be_searched(given, message):
+    with pytest.raises(SpaceError, match=message):
+        space_from_sklearn(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"n_iter": 0}, SettingError, "`n_iter` must be a whole number >= 1, got 0"),
+        ({"batch_size": 0}, SettingError, "`batch_size` must be a whole number >= 1"),
+        ({"resource": "C"}, SettingError, "`resource` 'C' needs a `scheduler`"),
+        ({"resource": "C", "scheduler": gpbo.ASHA(1, 9)}, SettingError, "`resource` must not be searched"),
+        (
+            {"resource": "max_itr", "scheduler": gpbo.ASHA(1, 9)},
+            SettingError,
+            "`resource` must be 'n_samples' or a parameter .*, got 'max_itr'. Did you mean 'max_iter'",
+        ),
+        ({"scheduler": gpbo.ASHA(50, 151)}, SettingError, "must be at most the 150 samples, got 151"),
+        ({"suggester": "gp"}, SettingError, "`suggester` must be an object such as"),
+        ({"space": {"C": "rbf"}}, SpaceError, "`C` must be a list of choices"),
+        ({"space": {"Q": [1, 2]}}, ValueError, "Invalid parameter 'Q'"),
+        (
+            {"scheduler": gpbo.ASHA(50, 150), "scoring": ["accuracy", "f1_macro"], "refit": False},
+            SettingError,
+            "`scheduler` compares trials by one objective",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_arguments_that_break_their_rule(options, error, message):
+    with pytest.raises(error, match=message):
+        search_of(**options).fit(IRIS_X, IRIS_Y)
