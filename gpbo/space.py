@@ -281,12 +281,7 @@ class SearchSpace:
 
     @classmethod
     def from_ray(cls, param_space: Mapping[str, Any]) -> SearchSpace:
-        """The space of a Ray Tune `param_space`; what is nested gets names such as ``opt/lr``.
-
-        Raises:
-            SpaceError: if a domain has no counterpart here; it names the parameter and the rule.
-            MissingExtraError: if Ray Tune is not installed.
-        """
+        """The space of Ray Tune's domains; see `gpbo.integrations.ray_space`."""
         from gpbo.integrations.ray_space import space_from_ray
 
         return space_from_ray(param_space)

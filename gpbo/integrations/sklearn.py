@@ -72,7 +72,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         error_score: The same.
         return_train_score: The same.
         suggester: How candidates are chosen; by default by Gaussian processes.
-        scheduler: For instance ``gpbo.ASHA(50, 1350)``; its budgets are amounts of the resource.
+        scheduler: For instance ``gpbo.ASHA(100, 900)``; its budgets are amounts of the resource.
         resource: "n_samples", or the name of a number among the estimator's parameters.
     """
 
@@ -327,7 +327,8 @@ class _Folds:
         if self.amount is not None and self.amount > n:
             raise SettingError(f"the scheduler's budgets must be at most the {n} samples, got {self.amount}.")
         if not self.known:
-            self.known.extend(self.cv.split(X, y, **options))
+            folds = self.cv.split(X, y, **options)
+            self.known.extend((np.asarray(train), np.asarray(test)) for train, test in folds)
         for train, test in self.known:
             yield (train if self.amount in (None, n) else self._part(train, y, self.amount / n)), test
 
