@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gpbo.errors import SettingError
@@ -117,21 +115,21 @@ class Datasets:
         self._maximize = tuple(maximize)
         self._constraints = tuple(outcome_constraints)
         self._device = device
-        rows = np.empty((0, 2 + len(self._unknown)))
+        rows = torch.empty(0, 2 + len(self._unknown), dtype=torch.float64)
         self._last = _Memory((), self._space.encode([]), rows, [])
 
     def __call__(self, trials: Sequence[Trial], *, number: int) -> Dataset:
         """What is known when trial `number` is asked for, rows in the order of the trials."""
         self._last = last = self._updated(self._last, tuple(trials))
         to, m = choose_device(self._device), len(self._maximize)
-        Y = torch.from_numpy(-last.rows[:, 1:-1]).to(to)
+        Y = -last.rows[:, 1:-1].to(to)
         feasible = Y
         if self._constraints:
             feasible = Y.masked_fill((Y[:, m:] < 0.0).any(-1, keepdim=True), torch.nan)
         return Dataset(
-            X=last.X[torch.from_numpy(last.rows[:, 0].astype(np.int64))].to(to),
+            X=last.X[last.rows[:, 0].long()].to(to),
             Y=feasible[:, :m],
-            budget=torch.from_numpy(last.rows[:, -1].copy()).to(to),
+            budget=last.rows[:, -1].to(to, copy=True),
             pending=last.X[last.running].to(to),
             number=number,
             info=_latest_info(last.trials),
@@ -147,15 +145,16 @@ class Datasets:
         X = last.X
         if same < max(len(last.trials), len(trials)):
             X = torch.cat([X[:same], self._space.encode([t.config for t in trials[same:]])])
-        whose, parts, done = last.rows[:, 0], [], 0
-        for i in news:
-            begin, end = np.searchsorted(whose, (i, i + 1))
+        edges = torch.tensor([news, [i + 1 for i in news]], dtype=torch.float64)
+        begins, ends = torch.searchsorted(last.rows[:, 0].contiguous(), edges).tolist()
+        parts, done = [], 0
+        for i, begin, end in zip(news, begins, ends, strict=True):
             new = [(i, *row) for row in self._seen(trials[i])] if i < len(trials) else []
-            parts += [last.rows[done:begin], np.array(new).reshape(-1, last.rows.shape[1])]
+            parts += [last.rows[done:begin], last.rows.new_tensor(new).reshape(-1, last.rows.shape[1])]
             done = end
         now = {i for i in news if i < len(trials) and trials[i].state is State.RUNNING}
         running = sorted({*last.running} - {*news} | now)
-        return _Memory(trials, X, np.concatenate([*parts, last.rows[done:]]), running)
+        return _Memory(trials, X, torch.cat([*parts, last.rows[done:]]), running)
 
     @property
     def _unknown(self) -> tuple[float, ...]:
@@ -176,7 +175,7 @@ class _Memory:
 
     trials: tuple[Trial, ...]
     X: Tensor  # (trials, d)
-    rows: NDArray[np.float64]  # (n, 1 + m + c + 1) whose, in order; the losses; at which budget
+    rows: Tensor  # (n, 1 + m + c + 1) whose, in order; the losses; at which budget
     running: Sequence[int]
 
 

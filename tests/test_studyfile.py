@@ -76,7 +76,7 @@ def test_several_objectives(tmp_path):
     text = GOOD.replace(
         "direction: minimize, metric: loss", "direction: [minimize, maximize], metric: [a, b]"
     )
-    file = load(tmp_path, text)
+    file = load(tmp_path, text.replace("type: hyperband", "type: none"))
     assert file.directions == ("minimize", "maximize")
     assert file.objective.metrics == ("a", "b")
 
