@@ -327,7 +327,8 @@ class _Folds:
         if self.amount is not None and self.amount > n:
             raise SettingError(f"the scheduler's budgets must be at most the {n} samples, got {self.amount}.")
         if not self.known:
-            self.known.extend(self.cv.split(X, y, **options))
+            folds = self.cv.split(X, y, **options)
+            self.known.extend((np.asarray(train), np.asarray(test)) for train, test in folds)
         for train, test in self.known:
             yield (train if self.amount in (None, n) else self._part(train, y, self.amount / n)), test
 
