@@ -44,6 +44,14 @@ __all__ = ["GPBOScheduler", "GPBOSearch", "HyperBandForBOHB", "TuneBOHB", "space
 
 _TESTED = (2, 50), (2, 60)
 _NEAR = 1e-9  # relative: a report so near to a rung has reached it
+_BOHB_SETTINGS = {  # hpbandster's names and ours
+    "min_points_in_model": "min_points",
+    "top_n_percent": "top_fraction",
+    "num_samples": "n_candidates",
+    "random_fraction": "random_fraction",
+    "bandwidth_factor": "bandwidth_factor",
+    "min_bandwidth": "min_bandwidth",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -284,16 +292,6 @@ def TuneBOHB(
     )
     search.set_max_concurrency(max(max_concurrent, 0))
     return search
-
-
-_BOHB_SETTINGS = {
-    "min_points_in_model": "min_points",
-    "top_n_percent": "top_fraction",
-    "num_samples": "n_candidates",
-    "random_fraction": "random_fraction",
-    "bandwidth_factor": "bandwidth_factor",
-    "min_bandwidth": "min_bandwidth",
-}
 
 
 def HyperBandForBOHB(

@@ -634,3 +634,19 @@ def test_a_store_is_found_from_another_directory(tmp_path, monkeypatch):
     restored = cloudpickle.loads(pickled)
     assert len(restored.study.trials) == 1
     restored.study.close()
+
+
+def test_a_trial_that_was_being_suggested_when_the_program_died_is_suggested_again(tmp_path):
+    search = search_for(tmp_path)
+    pickled = cloudpickle.dumps(search)
+    search.suggest("a")
+    search.save(str(tmp_path / "saved"))
+    search.study._ask(search._experiment)
+    search.study.close()
+    again = cloudpickle.loads(pickled)
+    again.restore(str(tmp_path / "saved"))
+    assert again.suggest("b") == {"opt": {"x": again.study.trials[1].config["opt/x"]}}
+    assert len(again.study.trials) == 2
+    assert again.suggest("c")
+    assert len(again.study.trials) == 3
+    again.study.close()
