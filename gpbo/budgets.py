@@ -58,9 +58,11 @@ class Budgets:
 
     def given(self, trial: Trial) -> Mapping[str, Any]:
         """What the run of a trial is sent."""
+        scheduler = self.study._scheduler
         return {
             "trial": trial,
-            "rungs": self.study._scheduler.rungs,
+            "rungs": scheduler.rungs,
+            "stops": getattr(scheduler, "stops", scheduler.rungs),
             "folder": self.shelf.folder(trial),
         }
 

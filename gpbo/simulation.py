@@ -308,8 +308,7 @@ class _VirtualStore:
         self._store.add([replace(trial, started=self.now) for trial in trials])
 
     def swap(self, old: Trial, new: Trial) -> bool:
-        finished = None if new.finished is None else self.now
-        return self._store.swap(old, replace(new, finished=finished))
+        return self._store.swap(old, new if new.finished is None else replace(new, finished=self.now))
 
     def asking(self) -> AbstractContextManager[None]:
         return self._store.asking()

@@ -281,15 +281,31 @@ class SearchSpace:
 
     @classmethod
     def from_ray(cls, param_space: Mapping[str, Any]) -> SearchSpace:
-        """The space of a Ray Tune `param_space`; what is nested gets names such as ``opt/lr``.
-
-        Raises:
-            SpaceError: if a domain has no counterpart here; it names the parameter and the rule.
-            MissingExtraError: if Ray Tune is not installed.
-        """
+        """The space of Ray Tune's domains; see `gpbo.integrations.ray_space`."""
         from gpbo.integrations.ray_space import space_from_ray
 
         return space_from_ray(param_space)
+
+    @classmethod
+    def from_optuna(cls, distributions: Mapping[str, Any]) -> SearchSpace:
+        """The space of Optuna's distributions; see `gpbo.integrations.optuna_space`."""
+        from gpbo.integrations.optuna_space import space_from_optuna
+
+        return space_from_optuna(distributions)
+
+    @classmethod
+    def from_sklearn(cls, param_distributions: Mapping[str, Any]) -> SearchSpace:
+        """The space of scikit-learn's lists and distributions; see `gpbo.integrations.sklearn_space`."""
+        from gpbo.integrations.sklearn_space import space_from_sklearn
+
+        return space_from_sklearn(param_distributions)
+
+    @classmethod
+    def from_configspace(cls, space: Any) -> SearchSpace:
+        """The space of a ConfigurationSpace; see `gpbo.integrations.configspace`."""
+        from gpbo.integrations.configspace import space_from_configspace
+
+        return space_from_configspace(space)
 
     def part(self, fixed: Mapping[str, Any]) -> Cube:
         """The part of the cube where parameters have the values that `fix` returned.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from gpbo.amendment import amended, retracted
 from gpbo.checks import as_whole, finite, whole
 from gpbo.errors import (
+    ConfigError,
     MissingExtraError,
     NoResultError,
     ResultError,
@@ -385,24 +386,44 @@ class Study:
             SettingError: if `budget` or `seconds` is not a finite number >= 0.
             ResultError: if `value` is not a number for each objective, or `outcomes` not one for each name.
         """
-        valid, values = self.space.validate(config), self._values(value)
-        measured = self._measured(outcomes)
-        if budget is not None:
-            budget = finite("budget", budget, low=0)
-        if seconds is not None:
-            seconds = finite("seconds", seconds, low=0)
-        bad = _not_finite(values, measured)
-        with self._store.asking():
-            trial = Trial(
-                number=len(self._store.trials()), config=valid, info={"source": "added"}, started=time.time()
-            )
-            if bad:
-                trial = _failed(trial, f"the added {bad}")
-            else:
-                trial = replace(trial, observations=(Observation(values, budget, seconds, measured),))
-                trial = _in_state(trial, State.COMPLETE)
-            self._store.add([trial])
-        return trial
+        result = self._result(config, value, outcomes, budget=budget, seconds=seconds)
+        return self._take([result])[0]
+
+    def add_many(
+        self,
+        configs: Sequence[Mapping[str, Any]],
+        values: Sequence[Any],
+        *,
+        outcomes: Sequence[Mapping[str, Any]] | None = None,
+        budgets: Sequence[float | None] | None = None,
+    ) -> list[Trial]:
+        """Record many results from elsewhere at once: all of them or, on an error, none.
+
+        Args:
+            configs: The config of each.
+            values: The value of each, as for `add`.
+            outcomes: The outcomes of each.
+            budgets: The resource behind each.
+
+        Raises:
+            ConfigError: if a config does not fit the space; it says which.
+            SettingError: if there are not as many of one as of the other, or a budget is not a finite
+                number >= 0.
+            ResultError: if a value is not a number for each objective, or outcomes are not one for each name.
+        """
+        n = len(configs)
+        for name, given in (("values", values), ("outcomes", outcomes), ("budgets", budgets)):
+            if given is not None and len(given) != n:
+                raise SettingError(f"`{name}` must have one entry for each of {n} configs, got {len(given)}.")
+        results = []
+        for k in range(n):
+            measured = None if outcomes is None else outcomes[k]
+            budget = None if budgets is None else budgets[k]
+            try:
+                results.append(self._result(configs[k], values[k], measured, budget=budget, seconds=None))
+            except (ConfigError, SettingError, ResultError) as error:
+                raise type(error)(f"result {k}: {error}") from None
+        return self._take(results)
 
     def enqueue(self, config: Mapping[str, Any]) -> None:
         """Have this config asked for before any other; queued configs come in the order of queueing.
@@ -698,6 +719,36 @@ class Study:
             new = change(old)
             if self._store.swap(old, new):
                 return new
+
+    def _result(
+        self,
+        config: Mapping[str, Any],
+        value: Any,
+        outcomes: Mapping[str, Any] | None,
+        *,
+        budget: float | None,
+        seconds: float | None,
+    ) -> Trial:
+        """A result from elsewhere as a trial that has no number yet."""
+        valid, values = self.space.validate(config), self._values(value)
+        measured = self._measured(outcomes)
+        if budget is not None:
+            budget = finite("budget", budget, low=0)
+        if seconds is not None:
+            seconds = finite("seconds", seconds, low=0)
+        trial = Trial(number=0, config=valid, info={"source": "added"}, started=time.time())
+        if bad := _not_finite(values, measured):
+            return _failed(trial, f"the added {bad}")
+        trial = replace(trial, observations=(Observation(values, budget, seconds, measured),))
+        return _in_state(trial, State.COMPLETE)
+
+    def _take(self, results: Sequence[Trial]) -> list[Trial]:
+        """The results, numbered on from the last trial and stored."""
+        with self._store.asking():
+            first = len(self._store.trials())
+            trials = [replace(result, number=first + k) for k, result in enumerate(results)]
+            self._store.add(trials)
+        return trials
 
     def _judge(self, trial: Trial) -> State:
         """What the scheduler says of a trial with a new observation."""

@@ -38,6 +38,7 @@ EXCEPTIONS = {
 
 # Where each third party may be imported: rooms, or single modules of a room.
 THIRD_PARTIES = {
+    "ConfigSpace": {"integrations.configspace"},
     "IPython": {"progress"},
     "alembic": {"stores"},
     "botorch": {"acquisition.multi_objective", "integrations.botorch", "integrations.botorch_model"},
@@ -47,7 +48,7 @@ THIRD_PARTIES = {
     "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
     "joblib": {"integrations.sklearn"},
     "numpy": {"executors", "integrations.sklearn"},
-    "optuna": {"integrations.optuna", "integrations.optuna_trials"},
+    "optuna": {"integrations.optuna", "integrations.optuna_space", "integrations.optuna_trials"},
     "pandas": {"study"},
     "plotly": {"analysis.figures"},
     "pydantic": {"studyfile", "sweepfile"},

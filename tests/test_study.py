@@ -393,6 +393,49 @@ def test_added_results_are_trials():
     assert study.ask().number == 1
 
 
+def test_many_results_are_added_in_one_transaction(tmp_path):
+    study = study_of(store=tmp_path / "study.db")
+    begun = []
+    writing = study._store._database.writing
+    study._store._database.writing = lambda: begun.append(1) or writing()
+    configs = [{"x": k / 1000, "opt": "adam"} for k in range(1000)]
+    values = [float(k) for k in range(999)] + [math.nan]
+    trials = study.add_many(configs, values, budgets=[None] * 999 + [3])
+    assert len(begun) == 1
+    assert [t.number for t in trials] == list(range(1000))
+    assert Study.load(tmp_path / "study.db").trials == trials == study.trials
+    assert (trials[998].value, trials[999].state, trials[0].info) == (
+        998.0,
+        State.FAILED,
+        {"source": "added"},
+    )
+    assert study.add_many([], []) == []
+    assert study.ask().number == 1000
+
+
+@pytest.mark.parametrize(
+    ("configs", "values", "options", "error", "message"),
+    [
+        (
+            [A, {"x": 2, "opt": "adam"}],
+            [1.0, 2.0],
+            {},
+            ConfigError,
+            r"result 1: `x` must be in \[0.0, 1.0\], got 2",
+        ),
+        ([A, B], [1.0, "a"], {}, ResultError, "result 1: `value` must be a number, got 'a'"),
+        ([A, B], [1.0, 2.0], {"budgets": [None, -1]}, SettingError, "result 1: `budget` must be a finite"),
+        ([A, B], [1.0], {}, SettingError, "`values` must have one entry for each of 2 configs, got 1"),
+        ([A], [1.0], {"outcomes": []}, SettingError, "`outcomes` must have one entry for each of 1 configs"),
+    ],
+)
+def test_of_many_results_all_are_added_or_none(configs, values, options, error, message):
+    study = study_of()
+    with pytest.raises(error, match=message):
+        study.add_many(configs, values, **options)
+    assert study.trials == []
+
+
 def test_what_a_suggester_sees():
     seen = []
 

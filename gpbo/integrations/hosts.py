@@ -11,10 +11,11 @@ def check_tested(host: str, version: str, low: str, high: str) -> None:
 
     Modules call it when they are imported, so that it is said once.
     """
-    if not _release(low) <= _release(version) <= _release(high):
+    if not release(low) <= release(version) <= release(high):
         tested = low if low == high else f"{low} to {high}"
         warnings.warn(f"gpbo is tested with {host} {tested}; this is {host} {version}.", stacklevel=3)
 
 
-def _release(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

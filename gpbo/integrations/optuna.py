@@ -55,10 +55,10 @@ class GPBOSampler(BaseSampler):
     """Proposes parameters by gpbo's models, for one objective or several, constrained, pruned or not.
 
     Parameters are proposed together over the union of all that any trial asked for. One that some trials did
-    not ask for is inactive in these, and is proposed where the choices and whole numbers that were asked for
-    before it say that it will be; what was proposed and not asked for is ignored. A parameter that is new, or
-    is asked for over a range that the proposal does not fit, is drawn at random, of the first trial at the
-    middle. Ranges are those of the last ten trials, taken together; trials outside of them are left out.
+    not ask for is inactive in these, and is proposed where the values of choices and whole numbers say that
+    it will be asked for; what was proposed in vain is ignored. A parameter that is new, or is asked for over
+    a range that the proposal does not fit, is drawn at random, of the first trial at the middle. Ranges are
+    those of the last ten trials, taken together; trials outside of them are left out.
 
     Running trials count as such, failed ones (also: infinite values, pruned without a report) as infeasible.
     Where some were pruned, reports at the steps at which that happened are observations at lower budgets.
@@ -92,7 +92,7 @@ class GPBOSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The proposal for a trial: a value for each parameter that is expected to be asked for."""
-        domain = {name: one for name, one in search_space.items() if to_parameter(one) is not None}
+        domain = {name: one for name, one in sorted(search_space.items()) if to_parameter(one) is not None}
         if not domain:
             return {}
         with _proposing:

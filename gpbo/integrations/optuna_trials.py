@@ -2,7 +2,7 @@
 
 Values are those of Optuna's storages: numbers as they are, choices by their index, so that any object can be
 a choice. A program's branches are not declared in Optuna; they are read off from which parameters each trial
-asked for.
+asked for. Parameters are in alphabetical order, because some storages do not keep that of asking.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def to_parameter(distribution: BaseDistribution) -> Parameter | None:
 
 
 def union(trials: Iterable[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Every parameter that any trial asked for, in that order, over the range that it has had lately."""
+    """Every parameter that any trial asked for, by name, over the range that it has had lately."""
     asked: dict[str, list[BaseDistribution]] = {}
     for trial in trials:
         for name, distribution in trial.distributions.items():
             asked.setdefault(name, []).append(distribution)
-    joined = {name: _joined(given[-_RECENT:]) for name, given in asked.items()}
+    joined = {name: _joined(given[-_RECENT:]) for name, given in sorted(asked.items())}
     return {name: one for name, one in joined.items() if to_parameter(one) is not None}
 
 
@@ -87,7 +87,7 @@ def to_history(trials: Sequence[FrozenTrial], domain: Mapping[str, BaseDistribut
 
     Args:
         trials: All but those that wait, by number.
-        domain: Distributions that are parameters of gpbo.
+        domain: Distributions that are parameters of gpbo, by name.
     """
     asked = [(trial, _internal(trial.params, domain)) for trial in trials]
     inside = [(trial, config) for trial, config in asked if config is not None]
@@ -138,7 +138,7 @@ def _is_inside(value: float, distribution: BaseDistribution) -> bool:
     """Whether the value is in the range; one between two steps counts as the nearer one."""
     if isinstance(distribution, FloatDistribution | IntDistribution):
         return distribution.low <= value <= distribution.high
-    return distribution._contains(value)
+    return not isinstance(distribution, CategoricalDistribution) or value < len(distribution.choices)
 
 
 def _completed(
@@ -150,16 +150,13 @@ def _completed(
     tried as proposed, and counts as tried.
     """
     proposed = trial.system_attrs.get(PROPOSAL, {}).get("config", {})
-    completed: Config = {}
-    for name, distribution in domain.items():
-        value = config.get(name)
-        if value is None:
-            value = proposed.get(name)
-            if value is None or not _is_inside(value, distribution):
-                continue
-        if space.parameters[name].when is None or space.is_active(name, completed):
-            completed[name] = value
-    return completed
+    fitting = {n: v for n, v in proposed.items() if n in domain and _is_inside(v, domain[n])}
+    values = {**fitting, **config}
+
+    def exists(name: str) -> bool:
+        return space.is_active(name, values) and all(map(exists, space.parameters[name].when or {}))
+
+    return {name: value for name, value in values.items() if exists(name)}
 
 
 def standing(trial: FrozenTrial, rungs: Iterable[float]) -> dict[float, int]:
@@ -214,42 +211,45 @@ def _is_finite(seen: Observation) -> bool:
 
 
 def _to_space(domain: Mapping[str, BaseDistribution], configs: Sequence[tuple[Config, bool]]) -> SearchSpace:
-    """The space of the domain, given the configs so far and whether each is whole."""
-    parameters: dict[str, Any] = {}
-    for name, distribution in domain.items():
-        parameter = to_parameter(distribution)
-        assert parameter is not None, name
-        when = _condition(name, parameters, configs)
-        parameters[name] = replace(parameter, when=when) if when else parameter
+    """The space of the domain, given the configs so far and whether each is whole.
+
+    A parent is asked for in every trial that asks for its child, and in more; so parents come first.
+    """
+    counts = {name: sum(name in config for config, _ in configs) for name in domain}
+    parameters: dict[str, Any] = {name: to_parameter(one) for name, one in domain.items()}
+    for name in sorted(domain, key=lambda name: -counts[name]):
+        parents = {
+            parent: parameter
+            for parent, parameter in parameters.items()
+            if isinstance(parameter, Int | Categorical)
+            and parameter.n_levels <= _MOST_PARENT_LEVELS
+            and counts[parent] > counts[name] > 0
+        }
+        when = _condition(name, parents, configs)
+        if when:
+            parameters[name] = replace(parameters[name], when=when)
     return SearchSpace(parameters)
 
 
 def _condition(
-    name: str, parents: Mapping[str, Parameter], configs: Sequence[tuple[Config, bool]]
+    name: str, parents: Mapping[str, Int | Categorical], configs: Sequence[tuple[Config, bool]]
 ) -> dict[str, list[int]]:
     """The values of other parameters with which trials asked for this one: a conjunction, chosen greedily.
 
     Values that were not tried yet are taken to allow it: to propose one value too many costs nothing. Of
-    parents that explain equally much, the one that does so by its values, then the last, is chosen.
+    parents that explain equally much, the one that does so by its values, then the one with the fewest, is
+    chosen.
     """
     having = [config for config, _ in configs if name in config]
     lacking = [config for config, is_whole in configs if is_whole and name not in config]
-    if not having or not lacking:
-        return {}
-    candidates = {
-        parent: parameter
-        for parent, parameter in reversed(list(parents.items()))
-        if isinstance(parameter, Int | Categorical)
-        and parameter.n_levels <= _MOST_PARENT_LEVELS
-        and all(parent in config for config in having)
-    }
+    candidates = {p: parent for p, parent in parents.items() if all(p in config for config in having)}
     when: dict[str, list[int]] = {}
     while lacking and candidates:
-        allowed = {p: _allowed(parameter, p, having, lacking) for p, parameter in candidates.items()}
+        allowed = {p: _allowed(parent, p, having, lacking) for p, parent in candidates.items()}
         by_value = {p: [c for c in lacking if p not in c or c[p] in allowed[p]] for p in candidates}
         # where the parent is inactive itself, so is the parameter
         left = {p: [c for c in by_value[p] if p in c or parents[p].when is None] for p in candidates}
-        best = min(candidates, key=lambda p: (len(left[p]), len(by_value[p])))
+        best = min(candidates, key=lambda p: (len(left[p]), len(by_value[p]), parents[p].n_levels))
         if len(left[best]) == len(lacking):
             break
         when[best], lacking = allowed[best], left[best]

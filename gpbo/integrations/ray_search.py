@@ -99,7 +99,8 @@ class GPBOSearch(Searcher):
         self._points = list(points_to_evaluate or ())
         self._time_attr = time_attr
         self._suggester = suggester
-        self._store = store
+        # a program that restores the experiment may stand in another directory
+        self._store = store if store is None or "://" in str(store) else Path(store).absolute()
         self._name = name
         self._seed = whole("seed", seed)
         self._device = device
@@ -180,7 +181,7 @@ class GPBOSearch(Searcher):
             ResultError: if the result has no metric, or one that is no number.
         """
         last = self._last.pop(trial_id, None)
-        trial, result = self.find(trial_id), result or last
+        trial, result = self.find(trial_id) if error else self.find_again(trial_id), result or last
         if trial is None or trial.state.is_final:
             return
         if trial.state is State.PAUSED:
@@ -239,7 +240,7 @@ class GPBOSearch(Searcher):
         self._scheduler = scheduler
         self._study = self._opened(store)
         for trial in self._study.trials:
-            if trial.state is State.RUNNING and trial.budget is None:
+            if trial.owner == self._experiment and trial.budget is None:
                 wish = self._wish(store.trials()[: trial.number])
                 if isinstance(wish, Start):
                     self._swap(trial, replace(trial, budget=wish.budget, bracket=wish.bracket))
@@ -248,14 +249,17 @@ class GPBOSearch(Searcher):
                 self._swap(trial, replace(trial, observations=(full,)))
 
     def find(self, trial_id: str) -> Trial | None:
-        """The trial that a Ray trial is tied to; running again if Ray runs it again after an error."""
+        """The trial that a Ray trial is tied to."""
         trials, number = self.study.trials, self._numbers.get(trial_id)
-        if number is None:
-            return None
-        trial = trials[number]
-        if trial.state is State.FAILED and trial.error == _ERROR:
-            again = replace(trial, state=State.RUNNING, error=None, finished=None)
-            return again if self._swap(trial, again) else self.study.trials[number]
+        return None if number is None else trials[number]
+
+    def find_again(self, trial_id: str) -> Trial | None:
+        """The same of a Ray trial that says something: it runs, whatever error it had before."""
+        trial = self.find(trial_id)
+        if trial is not None and trial.state is State.FAILED and trial.error == _ERROR:
+            again = replace(trial, state=State.RUNNING, error=None, finished=None, owner=self._experiment)
+            self._swap(trial, again)
+            return again
         return trial
 
     def resume(self, waiting: Container[str | None], *, closing: bool) -> str | None:
@@ -268,10 +272,11 @@ class GPBOSearch(Searcher):
         if not self._has_room():
             return None
         with self.study._store.asking():
-            wish = self._wish(self.study._store.trials(), closing=closing)
+            trials = self.study._store.trials()
+            wish = self._wish(trials, closing=closing)
             if not isinstance(wish, Resume):
                 return None
-            old = self.study._store.trials()[wish.number]
+            old = trials[wish.number]
             if not self._is_tied(old) or _ray_id(old) not in waiting:
                 return None
             new = replace(old, state=State.RUNNING, budget=wish.budget, owner=self._experiment)
@@ -337,15 +342,7 @@ class GPBOSearch(Searcher):
         wish = scheduler.next(minimised(trials))
         while closing and isinstance(wish, Start) and wish.bracket in {t.bracket for t in trials} - {None}:
             # nothing more will come: the rest of the bracket counts as failed
-            missing = Trial(
-                len(trials),
-                {},
-                state=State.FAILED,
-                budget=wish.budget,
-                bracket=wish.bracket,
-                error="not started",
-            )
-            trials = [*trials, missing]
+            trials = [*trials, Trial(len(trials), {}, State.FAILED, wish.budget, wish.bracket)]
             wish = scheduler.next(minimised(trials))
         return wish
 

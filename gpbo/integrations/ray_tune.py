@@ -7,6 +7,7 @@ nothing, and once it has caught up it does what was decided.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -20,6 +21,7 @@ from gpbo.integrations.ray_search import GPBOSearch, entry
 from gpbo.integrations.ray_space import space_from_ray
 from gpbo.schedulers.base import Scheduler
 from gpbo.schedulers.hyperband import Hyperband
+from gpbo.space import SearchSpace
 from gpbo.suggesters.density import BOHBSuggester
 from gpbo.trial import Observation, State, Trial
 
@@ -40,8 +42,18 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOScheduler", "GPBOSearch", "HyperBandForBOHB", "TuneBOHB", "space_from_ray"]
 
-_TESTED = (2, 40), (2, 60)
+_TESTED = (2, 50), (2, 60)
 _NEAR = 1e-9  # relative: a report so near to a rung has reached it
+_BOHB_SETTINGS = {  # hpbandster's names and ours
+    "min_points_in_model": "min_points",
+    "top_n_percent": "top_fraction",
+    "num_samples": "n_candidates",
+    "random_fraction": "random_fraction",
+    "bandwidth_factor": "bandwidth_factor",
+    "min_bandwidth": "min_bandwidth",
+}
+
+logger = logging.getLogger(__name__)
 
 _version = tuple(int(part) for part in ray.__version__.split(".")[:2])
 if not _TESTED[0] <= _version <= _TESTED[1]:
@@ -105,7 +117,7 @@ class GPBOScheduler(TrialScheduler):
         if is_again or known is None:
             return
         if trial.is_finished():
-            search.on_trial_complete(trial.trial_id)
+            search.on_trial_complete(trial.trial_id, error=trial.status == RayTrial.ERROR)
         elif known.state is State.PAUSED and self._time_attr in trial.last_result:  # else it catches up
             trial.set_status(RayTrial.PAUSED)
 
@@ -114,7 +126,7 @@ class GPBOScheduler(TrialScheduler):
     ) -> str:
         """What the study decides."""
         search = self._search(tune_controller)
-        known, spent = search.find(trial.trial_id), self._spent(result)
+        known, spent = search.find_again(trial.trial_id), self._spent(result)
         if known is None:  # one that Ray has begun anew under another id
             return self.CONTINUE if spent < self._scheduler.rungs[-1] else self.STOP
         if known.state is State.RUNNING:
@@ -131,7 +143,7 @@ class GPBOScheduler(TrialScheduler):
     ) -> None:
         """Tells the study what the trial has ended with."""
         search = self._search(tune_controller)
-        known = search.find(trial.trial_id)
+        known = search.find_again(trial.trial_id)
         if known is None or not result:  # the search says that it has failed
             return
         if known.state is State.RUNNING:
@@ -159,7 +171,12 @@ class GPBOScheduler(TrialScheduler):
             trial_id = search.resume(paused, closing=closing)
             if trial_id is not None:
                 return paused[trial_id]
-        if closing and not pending and RayTrial.RUNNING not in trials:
+        if paused and closing and not pending and RayTrial.RUNNING not in trials:
+            if not any(trial.state is State.COMPLETE for trial in search.study.trials):
+                logger.warning(
+                    "no trial has reached the full budget, %s; with more trials some get there.",
+                    self._scheduler.rungs[-1],
+                )
             for trial in paused.values():
                 tune_controller.stop_trial(trial)
         return pending[0] if pending else None
@@ -242,7 +259,7 @@ def TuneBOHB(
     """Ray's searcher of this name by gpbo: BOHB's density model, repaired. See `BOHBSuggester`.
 
     Args:
-        space: As of a `GPBOSearch`.
+        space: As of a `GPBOSearch`, or a ConfigSpace.
         bohb_config: hpbandster's settings.
         metric: As of a `GPBOSearch`.
         mode: As of a `GPBOSearch`.
@@ -262,6 +279,8 @@ def TuneBOHB(
         settings["top_n_percent"] = (
             finite("top_n_percent", settings["top_n_percent"], above=0, below=100) / 100
         )
+    if type(space).__name__ == "ConfigurationSpace":
+        space = SearchSpace.from_configspace(space)
     search = GPBOSearch(
         space,
         metric=metric,
@@ -273,16 +292,6 @@ def TuneBOHB(
     )
     search.set_max_concurrency(max(max_concurrent, 0))
     return search
-
-
-_BOHB_SETTINGS = {
-    "min_points_in_model": "min_points",
-    "top_n_percent": "top_fraction",
-    "num_samples": "n_candidates",
-    "random_fraction": "random_fraction",
-    "bandwidth_factor": "bandwidth_factor",
-    "min_bandwidth": "min_bandwidth",
-}
 
 
 def HyperBandForBOHB(

@@ -18,8 +18,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
 from gpbo.checks import whole
-from gpbo.errors import SettingError, did_you_mean
-from gpbo.integrations.hosts import check_tested
+from gpbo.errors import MissingExtraError, SettingError, did_you_mean
+from gpbo.integrations.hosts import check_tested, release
 from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
 from gpbo.space import SearchSpace
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOSearchCV", "space_from_sklearn"]
 
+if release(sklearn.__version__) < (1, 9):  # before, a search was not told how its samples are split
+    raise MissingExtraError(
+        f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; "
+        "pip install 'scikit-learn>=1.9'."
+    )
 check_tested("scikit-learn", sklearn.__version__, "1.9", "1.9")
 
 _ALL_FAILED = "All the "  # how scikit-learn's message begins when no fit of a batch has succeeded
@@ -67,7 +72,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         error_score: The same.
         return_train_score: The same.
         suggester: How candidates are chosen; by default by Gaussian processes.
-        scheduler: For instance ``gpbo.ASHA(50, 1350)``; its budgets are amounts of the resource.
+        scheduler: For instance ``gpbo.ASHA(100, 900)``; its budgets are amounts of the resource.
         resource: "n_samples", or the name of a number among the estimator's parameters.
     """
 
@@ -322,7 +327,8 @@ class _Folds:
         if self.amount is not None and self.amount > n:
             raise SettingError(f"the scheduler's budgets must be at most the {n} samples, got {self.amount}.")
         if not self.known:
-            self.known.extend(self.cv.split(X, y, **options))
+            folds = self.cv.split(X, y, **options)
+            self.known.extend((np.asarray(train), np.asarray(test)) for train, test in folds)
         for train, test in self.known:
             yield (train if self.amount in (None, n) else self._part(train, y, self.amount / n)), test
 

@@ -66,6 +66,7 @@ _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
 _NOTHING_EXPECTED = math.log(0.01)  # log EI of standardised values: the known basin is searched
 _EXPLORE_BETA = 9.0  # of the UCB that then chooses the next trial: three standard deviations
+_WAITING = 64  # points
 _COUNTED = 1000  # observations; beyond, the initial design is over whatever is distinct
 _RESTART_UNTIL = 64  # observations; up to here a warm fit is checked against a cold one
 
@@ -148,7 +149,7 @@ class GPSuggester:
     def _model_based(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         data = few_budgets(data)
         values = _scalarise(data.Y, derive(seed, data.number, "weights"))
-        budget = _budgets(data)
+        budget, pending = _budgets(data), data.pending
         if budget is None:
             X, gp, info = self._model(data, cube, values)
             y, best_f = gp.y, _best_f(gp, X, gp.y)
@@ -156,9 +157,10 @@ class GPSuggester:
             X, gp, info = self._model_of_budgets(data, cube, values, budget)
             y = gp.marginal(X)[0]
             best_f = float(y.max())
+            pending = torch.cat([_waiting(X, y, data.X[budget >= info["budget"]]), pending])
         top = X[y.topk(min(_INCUMBENTS, len(y))).indices]
-        gp = with_pending(gp, data.pending, self.pending)
-        best_f = self._expected_best(gp, best_f, data.pending)
+        gp = with_pending(gp, pending, self.pending)
+        best_f = self._expected_best(gp, best_f, pending)
         batch = self.batch if self.batch != "auto" else "greedy" if n <= _GREEDY else "thompson"
         if batch in ("thompson", "ucb_pe") and n > 1:
             choose = thompson_batch if batch == "thompson" else ucb_pe_batch
@@ -338,6 +340,17 @@ def _budgets(data: Dataset) -> Tensor | None:  # (n,)
 
 def _subset(kept: Tensor, rows: Tensor) -> dict[str, Any]:
     return {"subset": len(kept)} if len(kept) < len(rows) else {}
+
+
+def _waiting(X: Tensor, y: Tensor, there: Tensor) -> Tensor:  # (n, d), (n,), (m, d) -> (<= _WAITING, d)
+    """The most promising points that were proposed but are not known at the budget that is searched at.
+
+    They have had their chance: a trial that pauses or was stopped would otherwise be proposed again and
+    again, a hair's breadth beside, because what a low budget told leaves its value at a high one open.
+    """
+    X = X[y.argsort(descending=True)]
+    X = X[is_new(X, there)]
+    return X[:_WAITING]
 
 
 def _scalarise(Y: Tensor, seed: int) -> Tensor:  # (n, m) -> (n,)

@@ -75,8 +75,8 @@ class TestDecisions:
         def value(config):
             return (config["x"] - 0.3) ** 2 + 0.01 * (config["k"] - 4) ** 2 + (config["o"] == "b") * 0.1
 
-        space = gpbo.SearchSpace(
-            x=gpbo.Float(1e-3, 1, log=True), k=gpbo.Int(1, 9), o=gpbo.Categorical(["a", "b"])
+        space = gpbo.SearchSpace(  # by name
+            k=gpbo.Int(1, 9), o=gpbo.Categorical(["a", "b"]), x=gpbo.Float(1e-3, 1, log=True)
         )
         expected = gpbo.Study(space, seed=3).optimize(value, 12, progress=False)
 
@@ -121,6 +121,18 @@ class TestDecisions:
                 alone.optimize(objective, 1)
         for _, study, alone in pairs:
             assert points(study) == points(alone)
+
+    def test_a_study_that_is_rebuilt_from_its_results_goes_on(self):
+        study = optuna.create_study(sampler=GPBOSampler())
+        study.optimize(bowl, 8)
+        asked = []
+        for _ in range(2):  # as W&B does: parameters and values are all there is
+            again = optuna.create_study(sampler=GPBOSampler())
+            for trial in study.trials:
+                again.add_trial(create_trial(params=trial.params, distributions=PLANE, value=trial.value))
+            asked.append(tuple(again.ask(PLANE).params.values()))
+        assert asked[0] == asked[1]
+        assert asked[0] not in points(study)
 
     def test_seeds_differ(self):
         first, second = (optuna.create_study(sampler=GPBOSampler(seed=seed)) for seed in (0, 1))
@@ -310,8 +322,7 @@ class TestProgramsWithBranches:
         data, cube = told(study)
         trials = study.trials[:9]
         assert {trial.params["kind"] for trial in trials} == {"a", "b", "c"}
-        assert list(trials[0].params) == ["kind", "x", "q"]  # so that p is the last column
-        for column, name in [(2, "q"), (3, "p")]:
+        for column, name in [(1, "p"), (2, "q")]:  # kind, p, q, x
             assert cube.active(data.X)[:, column].tolist() == [name in trial.params for trial in trials]
         names = {frozenset(t.system_attrs["gpbo"]["config"]) for t in study.trials[6:9]}
         assert names <= {frozenset("x") | {"kind", more} for more in "pq"} | {frozenset({"kind", "x"})}
@@ -331,6 +342,24 @@ class TestProgramsWithBranches:
             4: (0, [False, False, True, True, True, True]),
         }
         assert cube.active(data.X).sum(-1).tolist() == [2, 5, 3]
+
+    def test_the_order_in_which_a_storage_lists_parameters_says_nothing(self):
+        told_of = []
+        for turn in (1, -1):
+            study = optuna.create_study()
+            for k in range(9):
+                params = {"a": k % 3, "b": k // 3, "x": k / 9} | ({"c": 0.5} if k % 3 == 1 else {})
+                ranges = {"a": IntDistribution(0, 2), "b": IntDistribution(0, 2)}
+                ranges |= {name: FloatDistribution(0, 1) for name in params if name in "cx"}
+                params, ranges = (dict(list(one.items())[::turn]) for one in (params, ranges))
+                study.add_trial(create_trial(params=params, distributions=ranges, value=0.0))
+            told_of.append(told(study))
+        (data, cube), (other_data, other_cube) = told_of
+        assert torch.equal(data.X, other_data.X)
+        for one in (cube, other_cube):
+            assert [(c.column, c.parent, c.allowed.tolist()) for c in one.conditions] == [
+                (2, 0, [False, True, False])
+            ]
 
     def test_two_conditions_at_once(self):
         study = optuna.create_study()
@@ -354,7 +383,7 @@ class TestProgramsWithBranches:
             study.add_trial(create_trial(params=params, distributions=ranges, value=0.0))
         data, cube = told(study)
         assert cube.conditions == ()
-        assert data.X[:, 1].tolist() == [0.5, 0.5, 0.5, 0.9]
+        assert data.X[:, 0].tolist() == [0.5, 0.5, 0.5, 0.9]
 
     def test_a_proposal_that_no_condition_makes_useless_counts_as_tried(self):
         def objective(trial):  # whether m exists depends on a continuous parameter
@@ -368,7 +397,7 @@ class TestProgramsWithBranches:
         ignored = [t for t in study.trials[1:6] if "m" not in t.params]
         assert ignored
         for trial in ignored:
-            assert data.X[trial.number, 1].item() == trial.system_attrs["gpbo"]["config"]["m"]
+            assert data.X[trial.number, 0].item() == trial.system_attrs["gpbo"]["config"]["m"]
 
     def test_what_a_failed_trial_did_not_get_to_is_as_proposed(self):
         study = optuna.create_study(sampler=GPBOSampler())
@@ -617,7 +646,7 @@ class TestHosts:
             if trial.suggest_categorical("opt", ["sgd", "adam"]) == "sgd":
                 trial.suggest_float("momentum", 0, 1)
             study.tell(trial, trial.params["lr"])
-        assert told(study)[1].conditional == [2]
+        assert told(study)[1].conditional == [1]  # lr, momentum, opt
 
 
 class TestPruner:

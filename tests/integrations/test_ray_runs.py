@@ -15,20 +15,35 @@ pytest.importorskip("ray.tune", reason="needs gpbo[ray]")
 from gpbo import State, Study
 from gpbo.errors import StoreError
 
+CLUSTER = """
+import sys, ray
+context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+print("address", context.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+ray.shutdown()
+"""
+
 
 @pytest.fixture(scope="module")
 def cluster():
-    """The address of a cluster with two CPUs."""
-    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
+    """The address of a cluster with two CPUs, which another process holds: Ray leaves warnings behind."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield next(line.split()[1] for line in process.stdout if line.startswith("address"))
+        process.stdin.close()  # which ends it
+        process.stdout.read()
 
 
 def start(script, *arguments, cluster):
-    # the working directory is the root's: gpbo may be installed from there
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
-        env={**os.environ, "RAY_ADDRESS": cluster, "RAY_TRAIN_V2_ENABLED": "0"},
+        env={**os.environ, "RAY_ADDRESS": cluster},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -585,10 +585,68 @@ def test_bohb_by_its_own_names():
     assert {o.budget for t in search.study.trials for o in t.observations} == {1, 3, 9}
     with pytest.raises(SettingError, match=r"`bohb_config` must have none but .*, got 'top'"):
         TuneBOHB(bohb_config={"top": 1})
+    spaces = pytest.importorskip("ConfigSpace")
+    space = spaces.ConfigurationSpace({"x": (0.0, 1.0)})
+    assert TuneBOHB(space, metric="loss", mode="min").suggest("a").keys() == {"x"}
 
 
 def test_another_version_of_ray_is_named_once(monkeypatch):
     monkeypatch.setattr(ray, "__version__", "9.1.0")
-    with pytest.warns(UserWarning, match="gpbo is tested with Ray 2.40 to 2.60; this is Ray 9.1.0") as caught:
+    with pytest.warns(UserWarning, match="gpbo is tested with Ray 2.50 to 2.60; this is Ray 9.1.0") as caught:
         runpy.run_path(ray_tune.__file__)
     assert len(caught) == 1
+
+
+def test_errors_stay_unless_ray_runs_the_trial_again(tmp_path):
+    broken = {"yes": True}
+    host = Host(search_for(tmp_path), GPBOScheduler(ASHA(1, 9)), 3, fails=lambda x, i: broken["yes"]).run()
+    errors = [t.error for t in host.search.study.trials]
+    saved = host.save(tmp_path)
+    host.search.study.close()
+
+    same = host.restored(saved, tmp_path, 0).run()
+    assert [t.error for t in same.search.study.trials] == errors
+    assert {t.status for t in same.trials} == {RayTrial.ERROR}
+    same.search.study.close()
+
+    broken["yes"] = False
+    (rows, checkpoints) = saved
+    again = host.restored(
+        ([(a, RayTrial.PENDING, c, {}) for a, _, c, _ in rows], checkpoints), tmp_path, 0
+    ).run()
+    assert all(t.error is None and t.observations for t in again.search.study.trials)
+    again.search.study.close()
+
+
+def test_that_nothing_was_run_in_full_is_said(caplog):
+    Host(search_for(), GPBOScheduler(ASHA(1, 9)), 2).run()
+    assert "no trial has reached the full budget, 9; with more trials some get there." in caplog.messages
+
+
+def test_a_store_is_found_from_another_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    search = GPBOSearch(SPACE, metric="loss", mode="min", store="here.db")
+    pickled = cloudpickle.dumps(search)
+    search.suggest("a")
+    search.study.close()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    restored = cloudpickle.loads(pickled)
+    assert len(restored.study.trials) == 1
+    restored.study.close()
+
+
+def test_a_trial_that_was_being_suggested_when_the_program_died_is_suggested_again(tmp_path):
+    search = search_for(tmp_path)
+    pickled = cloudpickle.dumps(search)
+    search.suggest("a")
+    search.save(str(tmp_path / "saved"))
+    search.study._ask(search._experiment)
+    search.study.close()
+    again = cloudpickle.loads(pickled)
+    again.restore(str(tmp_path / "saved"))
+    assert again.suggest("b") == {"opt": {"x": again.study.trials[1].config["opt/x"]}}
+    assert len(again.study.trials) == 2
+    assert again.suggest("c")
+    assert len(again.study.trials) == 3
+    again.study.close()

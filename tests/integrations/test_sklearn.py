@@ -320,6 +320,13 @@ def test_failures_at_a_rung_are_in_the_results():
     assert search.best_params_["a"] <= 0.5
 
 
+def test_folds_may_be_lists_that_can_be_read_once():
+    folds = ((list(range(k, 150, 3)), list(range((k + 1) % 3, 150, 3))) for k in range(3))
+    search = search_of(cv=folds, scheduler=gpbo.ASHA(30, 150, 5), batch_size=2).fit(IRIS_X, IRIS_Y)
+    assert search.n_splits_ == 3
+    assert len(set(search.cv_results_["trial"])) == 4
+
+
 def test_parts_of_a_training_set_are_nested_and_keep_the_shares_of_classes():
     y = np.repeat([0, 1], [80, 20])
     folds = _Folds(StratifiedKFold(2), 0, stratified=True)

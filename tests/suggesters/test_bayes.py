@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -396,6 +397,25 @@ def test_many_values_at_a_low_budget_say_where_to_go_at_the_full_one():
     near, far = ((found.X - 0.6).norm() for found in (suggestion, alone))
     assert near < 0.2
     assert near < far
+
+
+def test_a_point_that_a_low_budget_stopped_is_not_proposed_again_a_hair_beside():
+    cube, X = Cube.continuous(2), draws(20, 2, seed=1)
+    full = -(X - 0.6).square().sum(-1)
+    data = dataset(
+        torch.cat([X, X[:8]]), torch.cat([draws(20, seed=2), full[:8]]),  # the low budget tells nothing
+        budget=torch.tensor([1.0] * 20 + [27.0] * 8, dtype=torch.float64),
+    )  # fmt: skip
+    found = []
+    for _ in range(6):  # each proposal is seen at the low budget only
+        x = GPSuggester().suggest(data, cube, 1, 0).X
+        found.append(x)
+        one = torch.ones(1, dtype=torch.float64)
+        data = replace(
+            data, X=torch.cat([data.X, x]), Y=torch.cat([data.Y, 0.5 * one[:, None]]),
+            budget=torch.cat([data.budget, one]), number=data.number + 1,
+        )  # fmt: skip
+    assert torch.pdist(torch.cat(found)).min() > 0.02
 
 
 @pytest.mark.parametrize("batch", ["greedy", "joint", "thompson", "ucb_pe"])
