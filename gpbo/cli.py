@@ -171,6 +171,7 @@ def run(
         study = Study(
             file.space,
             suggester=suggester,
+            scheduler=file.scheduler(),
             store=file.store,
             direction=file.directions,
             outcome_constraints=file.outcome_constraints,
@@ -307,8 +308,6 @@ def _announce(file: StudyFile, study: Study, n_trials: int | None) -> None:
     _complain(f"study {file.name!r} in {file.store}: {begun}{goal}.")
     if count and n_trials and count >= n_trials:
         _complain(f"to run more trials: gpbo run {file.source.name} --trials {n_trials + 10}")
-    if file.pruner and file.pruner.type != "none":
-        _complain(f"note: pruner {file.pruner.type!r} is not yet at work; every trial runs in full.")
     for note in file.notes:
         _complain(f"note: {note}")
 

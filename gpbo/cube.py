@@ -315,7 +315,8 @@ def is_new(X: Tensor, seen: Tensor, *, tolerance: float = 1e-9) -> Tensor:  # (n
         new = torch.zeros(len(X), dtype=torch.bool, device=X.device)
         new[:1] = len(seen) == 0
         return new
-    both = torch.cat([seen, X])
-    near = torch.cdist(X, both, p=float("inf")) <= tolerance
-    earlier = torch.ones(len(X), len(both), dtype=torch.bool, device=X.device).tril(len(seen) - 1)
-    return ~(near & earlier).any(-1)
+    new = ~among(X, seen, tolerance=tolerance)
+    if len(X) > 1:
+        near = torch.cdist(X, X, p=float("inf")) <= tolerance
+        new &= ~near.tril(-1).any(-1)
+    return new

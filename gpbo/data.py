@@ -115,20 +115,20 @@ class Datasets:
         self._maximize = tuple(maximize)
         self._constraints = tuple(outcome_constraints)
         self._device = device
-        empty = torch.empty(0, dtype=torch.float64)
-        self._last = _Memory(
-            (), self._space.encode([]), empty.reshape(0, 2 + len(self._unknown)), empty.long()
-        )
+        rows = torch.empty(0, 2 + len(self._unknown), dtype=torch.float64)
+        self._last = _Memory((), self._space.encode([]), rows, [])
 
     def __call__(self, trials: Sequence[Trial], *, number: int) -> Dataset:
         """What is known when trial `number` is asked for, rows in the order of the trials."""
         self._last = last = self._updated(self._last, tuple(trials))
         to, m = choose_device(self._device), len(self._maximize)
         Y = -last.rows[:, 1:-1].to(to)
-        infeasible = (Y[:, m:] < 0.0).any(-1, keepdim=True)
+        feasible = Y
+        if self._constraints:
+            feasible = Y.masked_fill((Y[:, m:] < 0.0).any(-1, keepdim=True), torch.nan)
         return Dataset(
             X=last.X[last.rows[:, 0].long()].to(to),
-            Y=Y[:, :m].masked_fill(infeasible, torch.nan),
+            Y=feasible[:, :m],
             budget=last.rows[:, -1].to(to, copy=True),
             pending=last.X[last.running].to(to),
             number=number,
@@ -142,22 +142,19 @@ class Datasets:
             return last
         both = min(len(last.trials), len(trials))
         same = next((i for i in news if i < both and last.trials[i].config != trials[i].config), both)
-        X = torch.cat([last.X[:same], self._space.encode([t.config for t in trials[same:]])])
-        now = [i for i in news if i < len(trials)]
-        new = [(i, *row) for i in now for row in self._seen(trials[i])]
-        rows = torch.cat(
-            [
-                last.rows[~torch.isin(last.rows[:, 0], torch.tensor(news, dtype=torch.float64))],
-                torch.tensor(new, dtype=torch.float64).reshape(-1, last.rows.shape[1]),
-            ]
-        )
-        running = {*last.running.tolist()} - {*news} | {i for i in now if trials[i].state is State.RUNNING}
-        return _Memory(
-            trials,
-            X,
-            rows[rows[:, 0].argsort(stable=True)],
-            torch.tensor(sorted(running), dtype=torch.long),
-        )
+        X = last.X
+        if same < max(len(last.trials), len(trials)):
+            X = torch.cat([X[:same], self._space.encode([t.config for t in trials[same:]])])
+        edges = torch.tensor([news, [i + 1 for i in news]], dtype=torch.float64)
+        begins, ends = torch.searchsorted(last.rows[:, 0].contiguous(), edges).tolist()
+        parts, done = [], 0
+        for i, begin, end in zip(news, begins, ends, strict=True):
+            new = [(i, *row) for row in self._seen(trials[i])] if i < len(trials) else []
+            parts += [last.rows[done:begin], last.rows.new_tensor(new).reshape(-1, last.rows.shape[1])]
+            done = end
+        now = {i for i in news if i < len(trials) and trials[i].state is State.RUNNING}
+        running = sorted({*last.running} - {*news} | now)
+        return _Memory(trials, X, torch.cat([*parts, last.rows[done:]]), running)
 
     @property
     def _unknown(self) -> tuple[float, ...]:
@@ -178,8 +175,8 @@ class _Memory:
 
     trials: tuple[Trial, ...]
     X: Tensor  # (trials, d)
-    rows: Tensor  # (n, 1 + m + c + 1) whose, the losses, at which budget
-    running: Tensor  # (p,) positions
+    rows: Tensor  # (n, 1 + m + c + 1) whose, in order; the losses; at which budget
+    running: Sequence[int]
 
 
 def _latest_info(trials: Sequence[Trial]) -> Mapping[str, Any]:

@@ -277,10 +277,13 @@ class Run:
         job._prepare()
         returned = None
         if job._goes_on:
-            if is_plain(self.objective):
-                _run_plainly(self.objective, job)
+            # a study file's is found by its name, and a command takes the budget as a word
+            find = getattr(self.objective, "with_budgets", None)
+            objective = self.objective if find is None else find()
+            if is_plain(objective):
+                _run_plainly(objective, job, given["stops"])
             else:
-                returned = self.objective(job)
+                returned = objective(job)
         return job._finish(returned)
 
 
@@ -299,9 +302,9 @@ def is_plain(objective: Callable[..., Any]) -> bool:
     )
 
 
-def _run_plainly(objective: Callable[..., Any], job: Job) -> None:
-    """Call a function of config and budget once for each rung on the way, from scratch."""
-    ahead = [rung for rung in job._rungs if job._told < rung < job.budget]
+def _run_plainly(objective: Callable[..., Any], job: Job, stops: Sequence[float]) -> None:
+    """Call a function of config and budget once for each stop on the way, from scratch."""
+    ahead = [stop for stop in stops if job._told < stop < job.budget]
     for budget in [*ahead, job.budget]:
         job._from = 0.0
         if not job.report(objective(dict(job.config), budget), budget):

@@ -28,6 +28,7 @@ from gpbo.executors.interrupts import signal_name
 _NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FUNCTION = re.compile(rf"^{_NAME}:{_NAME}$")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+BUDGET = "budget"  # what stands for how far to train in a command's words
 _READ = 2**20  # bytes: the result is looked for in this much of the end of stdout
 _SHOWN = 1500  # characters of output that an error message shows
 
@@ -51,6 +52,15 @@ class FunctionObjective:
     def __call__(self, config: Mapping[str, Any]) -> Any:
         """The function's value for `config`."""
         return pick(self.resolve()(config), self.metrics, self.outcomes)
+
+    def with_budgets(self) -> Callable[..., Any]:
+        """The function for a scheduler with budgets: of a job, or of a config and a budget."""
+        from gpbo.job import is_plain
+
+        function: Callable[..., Any] = self.resolve()
+        if is_plain(function):
+            return lambda config, budget: pick(function(config, budget), self.metrics)
+        return lambda job: pick(function(job), self.metrics)
 
     def resolve(self) -> Callable[[Mapping[str, Any]], Any]:
         """The function itself.
@@ -102,7 +112,8 @@ class CommandObjective:
 
     Args:
         words: The program and its arguments. In an argument ``{name}`` stands for that parameter's value
-            and ``{{``, ``}}`` for braces; a word that is one of `MACROS` stands for all parameters.
+            and ``{{``, ``}}`` for braces; a word that is one of `MACROS` stands for all parameters, and
+            ``{budget}`` for how far to train, where a scheduler says so.
         directory: Where it is run.
         metrics: The keys to pick when the result is an object.
         outcomes: The keys of outcomes, to be picked as well.
@@ -119,7 +130,13 @@ class CommandObjective:
         Raises:
             ObjectiveError: if it cannot be started, fails or prints no result.
         """
-        command = self.command(config)
+        return self._evaluate(self.command(config))
+
+    def with_budgets(self) -> Callable[[Mapping[str, Any], float], Any]:
+        """The objective for a scheduler with budgets."""
+        return lambda config, budget: self._evaluate(self.command(config, budget))
+
+    def _evaluate(self, command: list[str]) -> Any:
         # Files rather than pipes: no amount of output blocks, nor does a child that outlives the command.
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             code = self._run(command, stdout, stderr)
@@ -130,18 +147,19 @@ class CommandObjective:
             raise ObjectiveError(f"{shown}\nthe command {shlex.join(command)} {how}.")
         return pick(self._result(command, printed), self.metrics, self.outcomes)
 
-    def command(self, config: Mapping[str, Any]) -> list[str]:
-        """The program and its arguments for `config`; values are never split or interpreted.
+    def command(self, config: Mapping[str, Any], budget: float | None = None) -> list[str]:
+        """The program and its arguments for `config` and a budget; values are never split or interpreted.
 
         An argument with the placeholder of an inactive parameter is left out, and with it the option
         before it when the argument is nothing but the placeholder.
         """
         filled: list[str] = []
+        named = config if budget is None else {**config, BUDGET: budget}
         for word in self.words:
             if word in MACROS:
                 filled += MACROS[word](config)
-            elif all(name in config for name in placeholders(word)):
-                filled.append(_PLACEHOLDER.sub(lambda found: _fill(found, config), word))
+            elif all(name in named for name in placeholders(word)):
+                filled.append(_PLACEHOLDER.sub(lambda found: _fill(found, named), word))
             elif _PLACEHOLDER.fullmatch(word) and len(filled) > 1 and filled[-1].startswith("-"):
                 filled.pop()
         return filled

@@ -14,7 +14,7 @@ import numbers
 import reprlib
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -391,11 +391,11 @@ class Study:
 
     def add_many(
         self,
-        configs: Sequence[Mapping[str, Any]],
-        values: Sequence[Any],
+        configs: Iterable[Mapping[str, Any]],
+        values: Iterable[Any],
         *,
-        outcomes: Sequence[Mapping[str, Any]] | None = None,
-        budgets: Sequence[float | None] | None = None,
+        outcomes: Iterable[Mapping[str, Any]] | None = None,
+        budgets: Iterable[float | None] | None = None,
     ) -> list[Trial]:
         """Record many results from elsewhere at once: all of them or, on an error, none.
 
@@ -411,16 +411,18 @@ class Study:
                 number >= 0.
             ResultError: if a value is not a number for each objective, or outcomes are not one for each name.
         """
+        configs = list(configs)
         n = len(configs)
-        for name, given in (("values", values), ("outcomes", outcomes), ("budgets", budgets)):
-            if given is not None and len(given) != n:
-                raise SettingError(f"`{name}` must have one entry for each of {n} configs, got {len(given)}.")
+        columns = [list(values), *([None] * n if one is None else list(one) for one in (outcomes, budgets))]
+        for name, column in zip(("values", "outcomes", "budgets"), columns, strict=True):
+            if len(column) != n:
+                raise SettingError(
+                    f"`{name}` must have one entry for each of {n} configs, got {len(column)}."
+                )
         results = []
-        for k in range(n):
-            measured = None if outcomes is None else outcomes[k]
-            budget = None if budgets is None else budgets[k]
+        for k, (config, value, measured, budget) in enumerate(zip(configs, *columns, strict=True)):
             try:
-                results.append(self._result(configs[k], values[k], measured, budget=budget, seconds=None))
+                results.append(self._result(config, value, measured, budget=budget, seconds=None))
             except (ConfigError, SettingError, ResultError) as error:
                 raise type(error)(f"result {k}: {error}") from None
         return self._take(results)

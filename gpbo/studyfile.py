@@ -18,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import gpbo
 from gpbo.errors import ObjectiveError, SettingError, SpaceError, did_you_mean
-from gpbo.objective import CommandObjective, FunctionObjective, find_objective
+from gpbo.objective import BUDGET, CommandObjective, FunctionObjective, find_objective, placeholders
 from gpbo.outcomes import parse_outcome_constraints
 from gpbo.space import Categorical, Float, Int, Parameter, SearchSpace, parameter_from_dict
 from gpbo.yamlfile import KeyPath, Problem, YamlFile, read_yaml
 
 if TYPE_CHECKING:
+    from gpbo.schedulers.base import Scheduler
     from gpbo.suggesters.base import Suggester
 
 Direction = Literal["minimize", "maximize"]
@@ -36,6 +37,8 @@ SAMPLERS: Mapping[str, str] = {
     "random": "RandomSuggester",
     "sobol": "SobolSuggester",
     "grid": "GridSuggester",
+    "bohb": "BOHBSuggester",
+    "multifidelity": "MultiFidelitySuggester",
 }
 """The names of gpbo's suggesters in a study file."""
 
@@ -74,7 +77,7 @@ class SamplerSection(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    type: Literal["gp", "random", "sobol", "grid"] = "gp"
+    type: Literal["gp", "random", "sobol", "grid", "bohb", "multifidelity"] = "gp"
     seed: int = 0
     n_startup_trials: PositiveInt | None = None
 
@@ -89,9 +92,19 @@ class PrunerSection(Section):
 
     @model_validator(mode="after")
     def _resources(self) -> Self:
-        if self.max_resource is not None and self.max_resource < self.min_resource:
-            raise ValueError("`max_resource` must be at least `min_resource`")
+        if self.max_resource is not None and self.max_resource <= self.min_resource:
+            raise ValueError("`max_resource` must be above `min_resource`")
         return self
+
+    def scheduler(self) -> Scheduler | None:
+        """What it asks for; None without a largest resource."""
+        if self.type == "none" or self.max_resource is None:
+            return None
+        low, high = _plain(self.min_resource), _plain(self.max_resource)
+        if self.type == "median":
+            return gpbo.MedianStopping(high, low)
+        kind = gpbo.ASHA if self.type == "asha" else gpbo.Hyperband
+        return kind(low, high, self.reduction_factor)
 
 
 class ResourcesSection(Section):
@@ -129,7 +142,7 @@ class StudyFile:
         objective: What is evaluated.
         sampler: How configs are chosen.
         sampler_path: Where the file says so.
-        pruner: Which trials would be stopped early.
+        pruner: Which trials are stopped early.
         resources: How much may be spent.
         outcome_constraints: Bounds on what else the objective measures.
         trial_timeout: Stop and fail a trial after so many seconds.
@@ -152,13 +165,20 @@ class StudyFile:
     target: float | None = None
     notes: tuple[str, ...] = ()
 
+    def scheduler(self) -> Scheduler | None:
+        """The scheduler that the pruner section describes; None where every trial runs in full."""
+        return None if self.pruner is None else self.pruner.scheduler()
+
     def suggester(self) -> Suggester:
         """The suggester that the sampler section describes.
 
         Raises:
             StudyFileError: if an option is unknown or breaks its rule.
         """
-        kind: Any = getattr(gpbo, SAMPLERS[self.sampler.type])
+        name = self.sampler.type
+        if self.scheduler() is not None and "type" not in self.sampler.model_fields_set:
+            name = "multifidelity"
+        kind: Any = getattr(gpbo, SAMPLERS[name])
         if kind is gpbo.GPSuggester and (len(self.directions) > 1 or self.outcome_constraints):
             kind = gpbo.MultiObjectiveSuggester
         known = [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else []
@@ -166,7 +186,7 @@ class StudyFile:
         problems = [
             Problem(
                 self.sampler_path,
-                f"{option!r} is not an option of sampler {self.sampler.type!r}."
+                f"{option!r} is not an option of sampler {name!r}."
                 f"{did_you_mean(option, [*known, *SamplerSection.model_fields])}",
                 option,
             )
@@ -176,7 +196,7 @@ class StudyFile:
         if self.sampler.n_startup_trials is not None:  # the field's name; ours is n_initial
             options["n_initial"] = self.sampler.n_startup_trials
             if "n_initial" not in known:
-                text = f"sampler {self.sampler.type!r} has no startup trials."
+                text = f"sampler {name!r} has no startup trials."
                 problems.append(Problem(self.sampler_path, text, "n_startup_trials"))
         if problems:
             raise self.source.error(problems)
@@ -265,17 +285,29 @@ def objective_of(
     directory: str,
     metrics: Sequence[str],
     outcomes: Sequence[str] = (),
+    *,
+    has_budgets: bool = False,
 ) -> FunctionObjective | CommandObjective:
-    """The objective that `text` names.
+    """The objective that `text` names; with budgets a command may have the placeholder ``{budget}``.
 
     Raises:
         StudyFileError: if there can be no such objective.
     """
-    names = space.parameters
+    names = [*space.parameters, *([BUDGET] if has_budgets else [])]
+    if has_budgets and BUDGET in space.parameters:
+        text = f"with a pruner, {BUDGET!r} is how far to train; give the parameter another name."
+        raise source.error([Problem(("search_space", BUDGET), text)])
     try:
         return find_objective(text, names, directory=directory, metrics=metrics, outcomes=outcomes)
     except ObjectiveError as error:
         raise source.error([Problem(path, str(error))]) from None
+
+
+def takes_budget(objective: FunctionObjective | CommandObjective) -> bool:
+    """Whether an objective can be told how far to train; of a function that shows when it is called."""
+    if isinstance(objective, FunctionObjective):
+        return True
+    return any(BUDGET in placeholders(word) for word in objective.words)
 
 
 def default_store(source: YamlFile) -> str:
@@ -294,14 +326,26 @@ def _read(source: YamlFile, directory: str) -> StudyFile:
         text = f"`metric` and `direction` go in pairs, got {len(metrics)} and {len(directions)} of them."
         raise source.error([Problem(("study",), text, "metric")])
     pruner = document.pruner
-    if pruner and pruner.type in ("hyperband", "asha") and pruner.max_resource is None:
+    if pruner and pruner.type != "none" and pruner.max_resource is None:
         text = f"type {pruner.type!r} needs `max_resource`, the budget of a full trial."
         raise source.error([Problem(("pruner",), text)])
     space = space_of(source, ("search_space",), document.search_space, document.constraints)
     timeout = objective.timeout_minutes and objective.timeout_minutes * 60
     text_or_words = objective.function or objective.command or ""
     outcomes = _outcomes(document.outcome_constraints, source)
-    found = objective_of(source, ("objective",), text_or_words, space, directory, metrics, outcomes)
+    has_budgets = pruner is not None and pruner.scheduler() is not None
+    if has_budgets and (len(directions) > 1 or document.outcome_constraints):
+        text = "compares trials by one objective's values; leave it, or other objectives and outcomes, out."
+        raise source.error([Problem(("pruner",), text)])
+    found = objective_of(
+        source, ("objective",), text_or_words, space, directory, metrics, outcomes, has_budgets=has_budgets
+    )
+    if has_budgets and not takes_budget(found):
+        text = (
+            f"with a pruner, the command needs {{{BUDGET}}} where it is told how far to train: it is run "
+            "anew for every budget that its trial reaches."
+        )
+        raise source.error([Problem(("objective",), text)])
     return StudyFile(
         source=source,
         name=study.name,
@@ -323,6 +367,11 @@ def _outcomes(constraints: Sequence[str], source: YamlFile) -> list[str]:
         return list(dict.fromkeys(found.name for found in parse_outcome_constraints(list(constraints))))
     except SettingError as error:
         raise source.error([Problem(("outcome_constraints",), str(error))]) from None
+
+
+def _plain(number: float) -> float:
+    """A whole number as one, so that a command is told 3 rather than 3.0."""
+    return int(number) if number == int(number) else number
 
 
 def _listed(one_or_more: str | Sequence[str] | None) -> tuple[str, ...]:

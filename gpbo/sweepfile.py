@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gpbo.errors import SpaceError, did_you_mean
-from gpbo.objective import MACROS
+from gpbo.objective import BUDGET, MACROS, placeholders
 from gpbo.space import Categorical, Float, Int, Parameter
 from gpbo.studyfile import (
     PositiveInt,
@@ -35,6 +35,7 @@ from gpbo.yamlfile import Problem, YamlFile
 
 _METHODS: Mapping[str, Literal["gp", "random", "grid"]] = {"bayes": "gp", "random": "random", "grid": "grid"}
 _ENVIRONMENT = re.compile(r"\$\{envvar:(\w+)\}")
+_BUDGET = f"{{{BUDGET}}}"
 _OPTIONS = (
     "value",
     "values",
@@ -114,16 +115,30 @@ def read_sweep(source: YamlFile, directory: str) -> StudyFile:
     notes = [f"`{key}` has no effect here: nothing is sent to W&B." for key in unused]
     if sweep.early_terminate and sweep.early_terminate.strict:
         notes.append("`strict` has no effect here: gpbo's hyperband always keeps to its reduction factor.")
+    pruner = _pruner(sweep.early_terminate, source)
+    has_budgets = any(BUDGET in placeholders(word) for word in words)
+    objective = objective_of(source, path, words, space, directory, metrics, has_budgets=has_budgets)
+    if pruner is not None and (pruner.max_resource is None or not has_budgets):
+        lacking = "`max_iter`" if pruner.max_resource is None else "${budget} in its `command`"
+        notes.append(
+            f"`early_terminate` has no effect without {lacking}: gpbo says how far a run is to train, and "
+            "begins it anew to train it further."
+        )
+        pruner = None
+    if pruner is None and has_budgets:
+        text = "${budget} needs `early_terminate` with `max_iter`."
+        raise source.error([Problem(path, text)])
+    sampler = _METHODS[sweep.method] if pruner is None or sweep.method != "bayes" else "multifidelity"
     return StudyFile(
         source=source,
         name=sweep.name or "default",
         directions=(metric.goal,),
         store=default_store(source),
         space=space,
-        objective=objective_of(source, path, words, space, directory, metrics),
-        sampler=SamplerSection(type=_METHODS[sweep.method]),
+        objective=objective,
+        sampler=SamplerSection(type=sampler),
         sampler_path=("method",),
-        pruner=_pruner(sweep.early_terminate, source),
+        pruner=pruner,
         resources=ResourcesSection(n_trials=sweep.run_cap),
         target=metric.target,
         notes=tuple(notes),
@@ -225,8 +240,8 @@ def _pruner(stop: StopSection | None, source: YamlFile) -> PrunerSection | None:
             text = "hyperband needs `min_iter`, or `max_iter` and `s`."
             raise source.error([Problem(("early_terminate",), text)])
         first = max(1.0, stop.max_iter / stop.eta**stop.s)
-    elif stop.max_iter is not None and stop.max_iter < first:
-        text = f"`max_iter` must be at least `min_iter`, got {stop.max_iter} and {stop.min_iter}."
+    if stop.max_iter is not None and stop.max_iter <= first:
+        text = f"`max_iter` must be above `min_iter`, got {stop.max_iter} and {first:g}."
         raise source.error([Problem(("early_terminate",), text)])
     return PrunerSection(
         type="hyperband",
@@ -271,10 +286,10 @@ def _literal(word: str, where: tuple[str | int, ...], source: YamlFile) -> str:
         if name not in os.environ:
             raise source.error([Problem(where, f"the environment variable {name!r} is not set.")])
     filled = _ENVIRONMENT.sub(lambda found: os.environ[found[1]], word)
-    if filled.startswith("${"):
-        known = [*MACROS, "${env}", "${interpreter}", "${program}", "${envvar:NAME}"]
+    if filled.startswith("${") and not filled.startswith("${budget}"):
+        known = [*MACROS, "${env}", "${interpreter}", "${program}", "${envvar:NAME}", "${budget}"]
         hint = did_you_mean(word, known)
         raise source.error(
             [Problem(where, f"{word!r} cannot be expressed; there is {', '.join(known)}.{hint}")]
         )
-    return filled.replace("{", "{{").replace("}", "}}")
+    return _BUDGET.join(part.replace("{", "{{").replace("}", "}}") for part in filled.split("${budget}"))

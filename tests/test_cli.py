@@ -118,10 +118,53 @@ def test_run_resumes_and_says_what_to_type_next(gpbo_cli, study_file):
     assert all(t.value == t.config["x"] ** 2 for t in trials)
 
 
+FORMS = {
+    "plain": "def objective(config, budget):\n    return {'loss': config['x'] ** 2 + 1 / budget}\n",
+    "job": """\
+def objective(job):
+    for budget in (1, 3, 9):
+        value = job.config['x'] ** 2 + 1 / budget
+        if budget < job.budget and not job.report(value, budget):
+            return None
+        if budget == job.budget:
+            return {'loss': value}
+""",
+}
+
+
+@pytest.mark.parametrize("form", [*FORMS, "command"])
+def test_run_with_budgets(gpbo_cli, study_file, form):
+    module = study_file(
+        **{
+            "resources:": "pruner: {type: asha, max_resource: 9}\nresources:",
+            "n_trials: 4": "n_trials: 9",
+        }
+    )
+    if form == "command":
+        code = (
+            "import json, sys; x, b = sys.argv[1:]; print(json.dumps({'loss': float(x) ** 2 + 1 / int(b)}))"
+        )
+        text = Path("study.yaml").read_text()
+        words = json.dumps(
+            [sys.executable, "-c", code.replace("{", "{{").replace("}", "}}"), "{x}", "{budget}"]
+        )
+        Path("study.yaml").write_text(
+            text.replace(f"objective: {module}:objective", f"objective: {{command: {words}}}")
+        )
+    else:
+        Path(f"{module}.py").write_text(FORMS[form])
+    code, out, err = gpbo_cli("run")
+    assert code == 0, err
+    trials = gpbo.Study.load("study.db", "parabola").trials
+    assert len(trials) == 9
+    states = {str(trial.state) for trial in trials}
+    assert states == {"paused", "complete"}, [t.error for t in trials]
+    assert {o.budget for t in trials for o in t.observations} == {1, 3, 9}
+    assert all(o.value == t.config["x"] ** 2 + 1 / o.budget for t in trials for o in t.observations)
+    assert "paused" in out
+
+
 def test_run_says_what_is_not_at_work(gpbo_cli, study_file, tmp_path):
-    study_file(**{"resources:": "pruner: {type: asha, max_resource: 9}\nresources:"})
-    _, _, err = gpbo_cli("run")
-    assert "note: pruner 'asha' is not yet at work; every trial runs in full." in err.splitlines()
     Path("sweep.yaml").write_text(
         f"command: ['{sys.executable}', '-c', 'print(1)']\nproject: p\nmethod: random\nrun_cap: 2\n"
         "parameters: {x: {min: 0.0, max: 1.0}}\n"

@@ -29,7 +29,7 @@ class Driver:
         return isinstance(message, Restart) or message.budget < self.stop_at
 
     def run(self, objective):
-        given = {"trial": self.trial, "rungs": self.rungs, "folder": self.folder}
+        given = {"trial": self.trial, "rungs": self.rungs, "stops": self.rungs, "folder": self.folder}
         return Run(objective)(given, self.send)
 
     def job(self):

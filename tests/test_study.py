@@ -4,6 +4,7 @@ import math
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
@@ -410,7 +411,9 @@ def test_many_results_are_added_in_one_transaction(tmp_path):
         {"source": "added"},
     )
     assert study.add_many([], []) == []
-    assert study.ask().number == 1000
+    series = pd.Series([5.0, 6.0], index=[1, 0])  # in the order of its rows, whatever their names
+    assert [t.value for t in study.add_many(iter([A, B]), series)] == [5.0, 6.0]
+    assert study.ask().number == 1002
 
 
 @pytest.mark.parametrize(

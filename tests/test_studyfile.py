@@ -44,12 +44,15 @@ def test_a_whole_file(tmp_path):
     assert file.sampler.seed == 7
     assert isinstance(file.suggester(), gpbo.RandomSuggester)
     assert (file.pruner.type, file.pruner.max_resource, file.pruner.reduction_factor) == ("hyperband", 27, 3)
+    assert file.scheduler() == gpbo.Hyperband(1, 27)
+    assert all(isinstance(budget, int) for budget in file.scheduler().rungs)
     assert (file.resources.n_trials, file.resources.gpus_per_trial) == (20, 2)
     assert (file.resources.timeout_hours, file.resources.max_parallel_trials) == (0.5, 3)
 
 
 def test_outcome_constraints(tmp_path):
     text = GOOD.replace("type: random, seed: 7", "type: gp, n_startup_trials: 3")
+    text = text.replace("pruner", "pruner: {type: none}\n#")
     assert isinstance(load(tmp_path, text).suggester(), gpbo.GPSuggester)
     file = load(tmp_path, text + "outcome_constraints: [ms <= 10, ms >= 1, mb <= 4]\n")
     assert file.outcome_constraints == ("ms <= 10", "ms >= 1", "mb <= 4")
@@ -57,7 +60,7 @@ def test_outcome_constraints(tmp_path):
     assert file.suggester() == gpbo.MultiObjectiveSuggester(n_initial=3)
     two = text.replace("minimize", "[minimize, maximize]").replace("metric: loss", "metric: [loss, acc]")
     assert isinstance(load(tmp_path, two).suggester(), gpbo.MultiObjectiveSuggester)
-    with pytest.raises(StudyFileError, match=r"study.yaml:13: .*must read like 'latency <= 10'.*'ms < 3'"):
+    with pytest.raises(StudyFileError, match=r"study.yaml:14: .*must read like 'latency <= 10'.*'ms < 3'"):
         load(tmp_path, text + "outcome_constraints: [ms < 3]\n")
 
 
@@ -73,17 +76,17 @@ def test_several_objectives(tmp_path):
     text = GOOD.replace(
         "direction: minimize, metric: loss", "direction: [minimize, maximize], metric: [a, b]"
     )
-    file = load(tmp_path, text)
+    file = load(tmp_path, text.replace("type: hyperband", "type: none"))
     assert file.directions == ("minimize", "maximize")
     assert file.objective.metrics == ("a", "b")
 
 
 def test_the_forms_of_an_objective(tmp_path):
-    python = sys.executable
-    file = load(tmp_path, GOOD.replace("train:objective", f"{python} t.py --lr {{lr}}"))
+    python, text = sys.executable, GOOD.replace("type: hyperband", "type: none")
+    file = load(tmp_path, text.replace("train:objective", f"{python} t.py --lr {{lr}}"))
     assert file.objective == CommandObjective((python, "t.py", "--lr", "{lr}"), str(tmp_path), ("loss",))
     mapping = f"{{command: ['{python}', 'a b', '{{n}}'], timeout_minutes: 2}}"
-    file = load(tmp_path, GOOD.replace("train:objective", mapping))
+    file = load(tmp_path, text.replace("train:objective", mapping))
     assert file.objective.words == (python, "a b", "{n}")
     assert file.trial_timeout == 120
     file = load(tmp_path, GOOD.replace("train:objective", "{function: 'train:objective'}"))
@@ -149,7 +152,7 @@ def test_a_wrong_option_of_the_sampler(tmp_path, sampler, message):
         ("type: hyperband", "type: hyperbnd", r":11: pruner\.type: .*Did you mean 'hyperband'"),
         ("max_resource", "max_resorce", r":11: pruner: 'max_resorce' .*Did you mean 'max_resource'"),
         (", max_resource: 27", "", r":11: pruner: type 'hyperband' needs `max_resource`"),
-        ("max_resource: 27", "max_resource: 0.5", r":11: pruner: `max_resource` must be at least"),
+        ("max_resource: 27", "max_resource: 0.5", r":11: pruner: `max_resource` must be above"),
         ("n_trials: 20", "n_trials: 0", r":12: resources\.n_trials: must be greater than 0, got 0"),
         ("n_trials: 20", "n_trials: true", r":12: resources\.n_trials: must be a valid integer, got True"),
         ("n_trials: 20", "n_trails: 20", r":12: resources: 'n_trails' .*Did you mean 'n_trials'"),
@@ -165,6 +168,48 @@ def test_a_mistake_is_reported_with_its_line(tmp_path, old, new, message):
         text = text.replace("pruner:\n", "pruner: 5\n")
     with pytest.raises(StudyFileError, match=r"study\.yaml" + message):
         load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "scheduler"),
+    [
+        ("{type: asha, min_resource: 0.1, max_resource: 1}", gpbo.ASHA(0.1, 1)),
+        ("{type: asha, max_resource: 64, reduction_factor: 4}", gpbo.ASHA(1, 64, 4)),
+        ("{type: hyperband, max_resource: 9}", gpbo.Hyperband(1, 9)),
+        ("{type: median, min_resource: 3, max_resource: 9}", gpbo.MedianStopping(9, 3)),
+        ("{type: none}", None),
+    ],
+)
+def test_pruners_are_schedulers(tmp_path, pruner, scheduler):
+    text = GOOD.replace("{type: hyperband, min_resource: 1, max_resource: 27}", pruner)
+    text = text.replace("{type: random, seed: 7}", "{seed: 7}")
+    file = load(tmp_path, text)
+    assert file.scheduler() == scheduler
+    kind = gpbo.GPSuggester if scheduler is None else gpbo.MultiFidelitySuggester
+    assert file.suggester() == kind()
+    assert load(tmp_path, text.replace("{seed", "{type: gp, seed")).suggester() == gpbo.GPSuggester()
+    assert load(tmp_path, text.replace("{seed", "{type: bohb, seed")).suggester() == gpbo.BOHBSuggester()
+
+
+def test_a_pruner_needs_one_objective(tmp_path):
+    for text in (
+        GOOD + "outcome_constraints: [ms <= 10]\n",
+        GOOD.replace("minimize, metric: loss", "[minimize, maximize], metric: [loss, acc]"),
+    ):
+        with pytest.raises(StudyFileError, match=r":11: pruner: compares trials by one objective"):
+            load(tmp_path, text)
+
+
+def test_a_command_is_told_how_far_to_train(tmp_path):
+    text = GOOD.replace("train:objective", '"echo --lr {lr} --budget {budget} {{budget}}"')
+    objective = load(tmp_path, text).objective
+    assert objective.command({"lr": 0.1}, 3) == ["echo", "--lr", "0.1", "--budget", "3", "{budget}"]
+    with pytest.raises(StudyFileError, match=r":2: objective: with a pruner, the command needs \{budget\}"):
+        load(tmp_path, text.replace("--budget {budget}", ""))
+    with pytest.raises(StudyFileError, match=r":2: objective: the placeholder \{budget\} names no parameter"):
+        load(tmp_path, text.replace("hyperband, ", "none, "))
+    with pytest.raises(StudyFileError, match=r"'budget' is how far to train; give the parameter another"):
+        load(tmp_path, text.replace("  epochs: 10", "  budget: 10"))
 
 
 def test_an_empty_search_space(tmp_path):

@@ -26,6 +26,9 @@ parameters:
 early_terminate: {type: hyperband, max_iter: 27, s: 2}
 run_cap: 20
 """
+BUDGETS = GOOD.replace(
+    "run_cap", 'command: ["${interpreter}", "${program}", "${args}", "--iterations=${budget}"]\nrun_cap'
+)
 
 
 def load(tmp_path, text):
@@ -48,9 +51,8 @@ def test_a_whole_sweep(tmp_path):
         opt=gpbo.Categorical(["sgd", "adam"]),
         c=10,
     )
-    assert (file.name, file.directions, file.store, file.notes) == ("sweep", ("maximize",), "sweep.db", ())
-    assert (file.sampler.type, file.resources.n_trials) == ("gp", 20)
-    assert (file.pruner.type, file.pruner.min_resource, file.pruner.max_resource) == ("hyperband", 3, 27)
+    assert (file.name, file.directions, file.store) == ("sweep", ("maximize",), "sweep.db")
+    assert (file.sampler.type, file.resources.n_trials, file.scheduler()) == ("gp", 20, None)
     assert file.objective.words == (sys.executable, "train.py", "${args}")
     assert file.objective({"lr": 1e-5, "n": 3}) == 3
 
@@ -64,10 +66,27 @@ def test_a_sweeps_own_command(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+def test_early_terminate_with_budgets(tmp_path):
+    file = load(tmp_path, BUDGETS)
+    assert (file.scheduler(), file.notes) == (gpbo.Hyperband(3, 27), ())
+    assert file.suggester() == gpbo.MultiFidelitySuggester()
+    assert file.objective.words == (sys.executable, "train.py", "${args}", "--iterations={budget}")
+    assert file.objective.with_budgets()({"lr": 1e-5, "n": 3}, 9) == 4
+    assert file.objective.command({"n": 3}, 9)[2:] == ["--n=3", "--iterations=9"]
+    assert load(tmp_path, BUDGETS.replace("bayes", "random")).sampler.type == "random"
+
+
+def test_early_terminate_that_cannot_be_at_work_is_noted(tmp_path):
+    [note] = load(tmp_path, GOOD).notes
+    assert note.startswith("`early_terminate` has no effect without ${budget} in its `command`")
+    [note] = load(tmp_path, GOOD.replace("max_iter: 27, s: 2", "min_iter: 3")).notes
+    assert note.startswith("`early_terminate` has no effect without `max_iter`")
+
+
 def test_what_concerns_the_service_alone_is_noted(tmp_path):
-    file = load(tmp_path, GOOD.replace("name: sweep", "project: p\nentity: e"))
+    file = load(tmp_path, BUDGETS.replace("name: sweep", "project: p\nentity: e"))
     assert [note.split()[0] for note in file.notes] == ["`project`", "`entity`"]
-    strict = load(tmp_path, GOOD.replace("s: 2", "s: 2, strict: true"))
+    strict = load(tmp_path, BUDGETS.replace("s: 2", "s: 2, strict: true"))
     assert strict.notes == (
         "`strict` has no effect here: gpbo's hyperband always keeps to its reduction factor.",
     )
@@ -77,11 +96,6 @@ def test_the_target_and_the_samplers(tmp_path):
     assert load(tmp_path, GOOD.replace("goal: maximize", "target: 0.1")).target == 0.1
     for method, sampler in {"random": "random", "grid": "grid", "bayes": "gp"}.items():
         assert load(tmp_path, GOOD.replace("bayes", method)).sampler.type == sampler
-
-
-def test_least_brackets(tmp_path):
-    pruner = load(tmp_path, GOOD.replace("max_iter: 27, s: 2", "min_iter: 3")).pruner
-    assert (pruner.min_resource, pruner.max_resource) == (3, None)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +115,7 @@ def test_least_brackets(tmp_path):
         ("q: 0.25", "q: 0.3", r":10: parameters\.q: `step` must divide"),
         ("run_cap", "runcap", r":16: 'runcap' is not a known key\. Did you mean 'run_cap'"),
         ("max_iter: 27, s: 2", "max_iter: 27", r":15: early_terminate: hyperband needs `min_iter`"),
-        ("max_iter: 27, s: 2", "max_iter: 2, min_iter: 3", r":15: early_terminate: `max_iter` must be"),
+        ("max_iter: 27, s: 2", "max_iter: 3, min_iter: 3", r":15: early_terminate: `max_iter` must be above"),
         ("program: train.py", "program: trian.py", r":1: program: there is no file 'trian\.py'.*'train\.py'"),
         ("program: train.py\n", "", r":1: a sweep needs `program` or `command`"),
         ("program: train.py", "command: ['${program}']", r":1: command: .* needs the key `program`"),
@@ -114,3 +128,27 @@ def test_what_cannot_be_expressed_is_refused_with_its_line(tmp_path, old, new, m
     assert old in GOOD
     with pytest.raises(StudyFileError, match=r"sweep\.yaml" + message):
         load(tmp_path, GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{type: hyperband, max_iter: 27, s: 2}",
+            "null",
+            r":16: command: \${budget} needs `early_terminate`",
+        ),
+        ("max_iter: 27, s: 2", "min_iter: 3", r":16: command: \${budget} needs `early_terminate` with"),
+        ("s: 2", "s: 0.5", r":15: early_terminate\.s: must be a valid integer"),
+        ("${budget}", "${budge}", None),  # W&B passes on what is no macro of its own
+        ("  c: {value: 10}", "  budget: {value: 10}", r".*'budget' is how far to train; give the parameter"),
+    ],
+)
+def test_budgets_that_cannot_be_expressed(tmp_path, old, new, message):
+    assert old in BUDGETS
+    text = BUDGETS.replace(old, new, 1)
+    if message is None:
+        load(tmp_path, text)
+    else:
+        with pytest.raises(StudyFileError, match=r"sweep\.yaml" + message):
+            load(tmp_path, text)

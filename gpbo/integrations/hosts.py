@@ -7,11 +7,13 @@ import warnings
 
 
 def check_tested(host: str, version: str, low: str, high: str) -> None:
-    """Warn where the host's version is outside the range that gpbo is tested with; of it two numbers count.
+    """Warn where the host's version is outside the range that gpbo is tested with.
 
-    Modules call it when they are imported, so that it is said once.
+    Of a bound two numbers count, or one where it has no more: "5" to "5" are all versions 5. Modules call
+    it when they are imported, so that it is said once.
     """
-    if not release(low) <= release(version) <= release(high):
+    lowest, highest, this = release(low), release(high), release(version)
+    if not (lowest <= this and this[: len(highest)] <= highest):
         tested = low if low == high else f"{low} to {high}"
         warnings.warn(f"gpbo is tested with {host} {tested}; this is {host} {version}.", stacklevel=3)
 

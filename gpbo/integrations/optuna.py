@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gpbo.checks import whole
+from gpbo.integrations.hosts import check_tested
 from gpbo.integrations.optuna_trials import PROPOSAL, standing, to_held, to_history, to_parameter, union
 from gpbo.schedulers.asha import ASHA
 from gpbo.schedulers.base import Minimised
@@ -40,15 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOPruner", "GPBOSampler"]
 
-_TESTED = 5
-
 logger = logging.getLogger(__name__)
+
+_MOST_ATTEMPTS = 4  # at a proposal; with many processes there is always another one meanwhile
 
 # One proposal at a time in a process: whoever is next sees the one before as running.
 _proposing = threading.Lock()
 
-if optuna.__version__.split(".")[0] != str(_TESTED):
-    warnings.warn(f"gpbo is tested with Optuna {_TESTED}; this is Optuna {optuna.__version__}.", stacklevel=2)
+check_tested("Optuna", optuna.__version__, "5", "5")
 
 
 class GPBOSampler(BaseSampler):
@@ -97,13 +96,15 @@ class GPBOSampler(BaseSampler):
             return {}
         with _proposing:
             others = _others(study, trial)
-            while True:
+            for attempt in range(_MOST_ATTEMPTS):
                 config, info = self._proposal(study, trial, others, domain)
                 proposal = {"config": config, "info": info}
                 study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, proposal)
-                # Of two that asked at once in different processes the later one asks again.
+                # What other processes proposed meanwhile: of two that saw each other too late both ask again,
+                # and the later one until the earlier one has what it wants.
                 before, others = others, _others(study, trial)
-                if _asked_before(trial, others) <= _asked_before(trial, before):
+                news = _proposed(others).items() - _proposed(before).items()
+                if not news or (attempt > 0 and min(news)[0] > trial.number):
                     break
         return {name: domain[name].to_external_repr(value) for name, value in config.items()}
 
@@ -225,9 +226,10 @@ def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     return [t for t in trials if t.number != trial.number and t.state is not TrialState.WAITING]
 
 
-def _asked_before(trial: FrozenTrial, others: list[FrozenTrial]) -> set[int]:
-    """The trials with lower numbers that something was proposed for."""
-    return {t.number for t in others if t.number < trial.number and PROPOSAL in t.system_attrs}
+def _proposed(trials: list[FrozenTrial]) -> dict[int, str]:
+    """What was proposed for each running trial, as text that can be compared."""
+    running = (t for t in trials if t.state is TrialState.RUNNING and PROPOSAL in t.system_attrs)
+    return {t.number: repr(t.system_attrs[PROPOSAL]["config"]) for t in running}
 
 
 def _maximize(study: optuna.Study) -> list[bool]:

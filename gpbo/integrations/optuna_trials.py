@@ -154,7 +154,8 @@ def _completed(
     values = {**fitting, **config}
 
     def exists(name: str) -> bool:
-        return space.is_active(name, values) and all(map(exists, space.parameters[name].when or {}))
+        when = space.parameters[name].when
+        return when is None or (space.is_active(name, values) and all(map(exists, when)))
 
     return {name: value for name, value in values.items() if exists(name)}
 

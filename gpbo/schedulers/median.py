@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from gpbo.checks import finite, whole
 from gpbo.errors import SettingError
-from gpbo.schedulers.rungs import INTERRUPTED, Entry, Place, Standings
+from gpbo.schedulers.rungs import INTERRUPTED, Entry, Place, Standings, rung_budgets
 from gpbo.trial import Decision, Resume, Start, State, Trial
+
+_STEP = 3  # from one stop to the next, so that training anew costs half of the full budget at most
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class MedianStopping:
     def rungs(self) -> tuple[float, ...]:
         """The full budget: every other report is welcome, none is required."""
         return (self.max_budget,)
+
+    @property
+    def stops(self) -> tuple[float, ...]:
+        """Where a function of config and budget is called, since it cannot report on its way."""
+        return rung_budgets(self.min_budget, self.max_budget, _STEP)
 
     def next(self, trials: Sequence[Trial]) -> Decision:
         """An interrupted trial first, else a new config."""

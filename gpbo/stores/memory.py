@@ -16,6 +16,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._trials: list[Trial] = []
+        self._seen: tuple[Trial, ...] | None = ()  # the last answer, while nothing has changed
         self._meta: dict[str, Any] = {}
         self._asking = threading.RLock()
         self._writing = threading.Lock()
@@ -28,7 +29,9 @@ class MemoryStore:
     def trials(self) -> Sequence[Trial]:
         """All trials by number, as of now."""
         with self._writing:
-            return tuple(self._trials)
+            if self._seen is None:
+                self._seen = tuple(self._trials)
+            return self._seen
 
     def add(self, trials: Sequence[Trial]) -> None:
         """Append trials, numbered on from the last."""
@@ -38,6 +41,7 @@ class MemoryStore:
             if numbers != list(range(n, n + len(trials))):
                 raise StoreError(f"new trials must be numbered on from {n}, got {numbers}.")
             self._trials.extend(trials)
+            self._seen = None
 
     def swap(self, old: Trial, new: Trial) -> bool:
         """Replace `old` by `new` if it is still the stored value; whether that was so."""
@@ -45,6 +49,7 @@ class MemoryStore:
             if not 0 <= old.number < len(self._trials) or self._trials[old.number] != old:
                 return False
             self._trials[old.number] = new
+            self._seen = None
             return True
 
     @contextmanager

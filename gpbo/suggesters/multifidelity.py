@@ -19,6 +19,7 @@ from gpbo.suggesters.base import Suggestion, new_draws
 from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
 
+_MOST_INITIAL = 24  # trials; twice as many as without budgets, being cheap: low budgets mislead the greedy
 _FOR_WARM_STARTS = ("hypers", "warp")  # of the process's notes, which a trial of another origin hands on
 
 
@@ -55,4 +56,5 @@ class MultiFidelitySuggester:
             by_density = BOHBSuggester(random_fraction=0.0).suggest(data, cube, n, seed)
             if by_density.info["source"] != "random":
                 return Suggestion(by_density.X, handed_on | dict(by_density.info))
-        return GPSuggester().suggest(data, cube, n, seed)
+        n_initial = min(2 * (cube.d + 2), _MOST_INITIAL)
+        return GPSuggester(n_initial=n_initial).suggest(data, cube, n, seed)

@@ -15,6 +15,16 @@ def test_versions_in_the_range_say_nothing(version):
         check_tested("Host", version, "1.9", "2.0")
 
 
+@pytest.mark.parametrize("version", ["4.9.2", "6.0.0rc1"])
+def test_a_range_may_be_all_of_one_number(version):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_tested("Host", "5.0.0", "5", "5")
+        check_tested("Host", "5.12", "5", "5")
+    with pytest.warns(UserWarning, match=f"gpbo is tested with Host 5; this is Host {version}"):
+        check_tested("Host", version, "5", "5")
+
+
 @pytest.mark.parametrize(
     ("version", "high"), [("1.8.9", "2.0"), ("2.1", "2.0"), ("10.0", "2.0"), ("2.0", "1.9")]
 )
