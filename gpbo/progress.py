@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, final
 
 from gpbo.errors import NoResultError
-from gpbo.trial import State
+from gpbo.trial import State, Trial
 
 if TYPE_CHECKING:
     from gpbo.study import Study
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _ENDLESS = "{n_fmt} trials [{elapsed}{postfix}]"
 _COLUMNS = 100  # of the line in Jupyter
+_DIAGNOSIS_SECONDS = 10.0  # between two looks at whether low budgets mislead
+_DIAGNOSIS_SHARE = 0.01  # of the time, at most, is spent on them
 _JUPYTER_SECONDS = 0.5  # between two messages to the page
 
 
 @final
 class Progress:
-    """A tqdm bar over the study's own finished trials; in Jupyter one line below the cell, written over.
+    """A tqdm bar over the study's own finished trials, with budgets over those begun.
+
+    In Jupyter it is one line below the cell, written over.
 
     Args:
         study: What is shown.
@@ -38,7 +43,8 @@ class Progress:
         from tqdm import tqdm  # not tqdm.auto: its widgets are gone from a saved notebook, and need a package
 
         cell = _Cell() if _is_in_jupyter() else None
-        self._initial = len(_finished(study))
+        self._misleading, self._next_look = "", 0.0
+        self._initial = len(_counted(study))
         self._started = time.monotonic()
         self._bar = tqdm(
             total=total,
@@ -58,17 +64,30 @@ class Progress:
         """Bring the bar up to date."""
         if self._bar is None or self._bar.disable:
             return
-        finished = _finished(self._study)
+        counted, rungs = _counted(self._study), self._study._scheduler.rungs
         minutes = (time.monotonic() - self._started) / 60
-        rate = (len(finished) - self._initial) / minutes if minutes else 0.0
+        rate = (len(counted) - self._initial) / minutes if minutes else 0.0
         n_final = sum(trial.state.is_final for trial in self._study.trials)
         if self._best[0] != n_final:
             self._best = n_final, _best(self._study)
         parts = [self._best[1], f"{rate:.3g}/min", f"{running} running"]
-        failed = sum(trial.state is State.FAILED for trial in finished)
+        if rungs:
+            parts[1:1] = [f"{share_trained(counted, rungs[-1]):.0%} of all training"]
+        failed = sum(trial.state is State.FAILED for trial in counted)
         parts += [f"{failed} failed"] if failed else []
+        parts += [warning] if rungs and (warning := self._warning()) else []
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
-        self._bar.update(len(finished) - self._bar.n)
+        self._bar.update(len(counted) - self._bar.n)
+
+    def _warning(self) -> str:
+        """Which budgets surely mislead; looked into once in a while, since it takes time."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            low = [f"{rung.low:g}" for rung in self._study.diagnose().rungs if rung.misleads]
+            self._misleading = f"budget {' and '.join(low)} misleads, see study.diagnose()" if low else ""
+            took = time.monotonic() - now
+            self._next_look = now + max(_DIAGNOSIS_SECONDS, took / _DIAGNOSIS_SHARE)
+        return self._misleading
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -114,14 +133,24 @@ def _is_in_jupyter() -> bool:
     return get_ipython is not None and hasattr(get_ipython(), "kernel")
 
 
-def _finished(study: Study) -> list[Any]:
-    return [t for t in study.trials if t.state.is_final and t.is_own]
+def share_trained(trials: Sequence[Trial], full: float) -> float:
+    """How much the trials were trained of what training them all in full would be."""
+    spent = sum(trial.observations[-1].budget or 0.0 for trial in trials if trial.observations)
+    return spent / (len(trials) * full) if trials else 0.0
+
+
+def _counted(study: Study) -> list[Trial]:
+    """The study's own trials that have finished; with budgets, where most stay paused, that have begun."""
+    has_budgets = bool(study._scheduler.rungs)
+    return [t for t in study.trials if t.is_own and (has_budgets or t.state.is_final)]
 
 
 def _best(study: Study) -> str:
     if len(study.directions) > 1:
         return f"front of {len(study.pareto_front)}"
+    has_budgets = bool(study._scheduler.rungs)
     try:
-        return f"best {study.best.value:.6g}"
+        best = f"best {study.best.value:.6g}"
     except NoResultError:
-        return "no value yet"
+        return "none trained in full yet" if has_budgets else "no value yet"
+    return f"{best} of {len(study._comparable())} trained in full" if has_budgets else best

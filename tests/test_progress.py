@@ -93,3 +93,47 @@ def test_hidden_even_in_a_terminal(study, monkeypatch):
     bar.show(2)
     bar.close()
     assert stderr_lines() == []
+
+
+def test_budgets(monkeypatch):
+    """Of 9 trials begun, 3 went on to 3 and the best of these to 9: 6 + 2 * 3 + 9 of 9 * 9."""
+    monkeypatch.setattr("sys.stderr", Terminal())
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=gpbo.SuccessiveHalving(1, 9), device="cpu")
+    begun = Progress(study, None, shown=True)
+    begun.show(0)
+    begun.close()
+    assert "none trained in full yet" in stderr_lines()[-1]
+    bar = Progress(study, None, shown=True)
+    for k in range(9):
+        study.enqueue({"x": k / 10})
+    for _ in range(13):
+        trial = study.ask()
+        study.tell(trial, trial.config["x"])
+    bar.show(2)
+    bar.close()
+    shown = stderr_lines()[-1]
+    assert shown.startswith("9 trials [")
+    assert ", best 0 of 1 trained in full, 26% of all training, " in shown
+    assert shown.rstrip().endswith("/min, 2 running]")
+
+
+def test_a_budget_that_misleads_is_told_and_looked_for_once_in_a_while(monkeypatch):
+    """The order at budget 1 is no better than chance; audits show it."""
+    monkeypatch.setattr("sys.stderr", Terminal())
+    study = gpbo.simulate(
+        gpbo.SearchSpace(x=gpbo.Float(0, 1), y=gpbo.Float(0, 1)),
+        lambda config, budget: (config["x"] if budget == 1 else config["y"], budget),
+        scheduler=gpbo.ASHA(1, 9, audit=0.3),
+        suggester=gpbo.RandomSuggester(),
+        n_trials=150,
+        device="cpu",
+    ).study
+    assert study.diagnose().rungs[0].misleads
+    looks, diagnose = [], study.diagnose
+    monkeypatch.setattr(study, "diagnose", lambda: looks.append(1) or diagnose())
+    bar = Progress(study, None, shown=True)
+    for running in range(3):
+        bar.show(running)
+    bar.close()
+    assert "budget 1 misleads, see study.diagnose()]" in stderr_lines()[-1]
+    assert looks == [1]

@@ -11,8 +11,8 @@ correlation of the values at pairs of configs (Janon et al. 2014, ESAIM P&S 18):
 alone; and, taken from one, of those that share all but X_i.
 
 f is the value itself: a warp does not keep shares of variance. Nor is a warped value modelled here, as the
-suggester does. That model is good near the best values, and it was found to err twice as much as a plain one
-in these figures after 30 trials, which hang on all values.
+suggester does: such a model is good near the best values, and these figures hang on all of them
+(``benchmarks/importance.py --warped``).
 
 A conditional parameter counts where it exists, and changes nothing elsewhere. Under constraints both figures
 keep these definitions, but the shares of parameters that the constraints tie together overlap.

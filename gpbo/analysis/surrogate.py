@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
 _BEYOND = 2.0  # how far from the best a warped value may lie, in units of how far the worst observed one does
 _PROCESSES = 16
+_FEW_PROCESSES = 4  # where there are many trials, which leave little doubt about hyper-parameters
+_MANY = 200  # trials
 _FREQUENCIES = 128  # of each process's paths, whose prior the observations all but replace
-_WIDER = 1.5  # than Laplace's method has it: intervals at 15 trials then hold 0.8 of the truths, not 0.7
+_WIDER = 1.5  # than Laplace's method has it, which is too narrow: benchmarks/importance.py
 _MIN_CURVATURE = 1.0 / 3.0  # that of the widest prior
 
 
@@ -99,17 +101,16 @@ class Surrogate:
             q: How many, a multiple of 16.
             seed: Addresses the random draws.
         """
+        k = _PROCESSES if self.gp.n < _MANY else _FEW_PROCESSES
         with few_threads(self.gp.n):
-            return Draws(
-                self,
-                [
-                    (draw_paths(gp, q // _PROCESSES, derive(seed, k), n_frequencies=_FREQUENCIES), strength)
-                    for k, (gp, strength) in enumerate(self._processes(derive(seed, "processes")))
-                ],
-            )
+            parts = [
+                (draw_paths(gp, q // k, derive(seed, i), n_frequencies=_FREQUENCIES), strength)
+                for i, (gp, strength) in enumerate(self._processes(k, derive(seed, "processes")))
+            ]
+        return Draws(self, parts)
 
-    def _processes(self, seed: int) -> list[tuple[GP, float]]:
-        """Processes that the trials may come from, and the strengths of their warps."""
+    def _processes(self, k: int, seed: int) -> list[tuple[GP, float]]:
+        """`k` processes that the trials may come from, and the strengths of their warps."""
         cube, nu = self.space.cube, self.gp.nu
         phi, groups = self.gp.embedding(self.X), self.gp.embedding.groups
         optima, evidence = [], []
@@ -126,8 +127,8 @@ class Surrogate:
         share = torch.tensor(evidence, dtype=torch.float64).softmax(0).cumsum(0)
         draws = generator(seed, "hypers")
         processes = []
-        for k in range(_PROCESSES):  # every optimum gets its share of them
-            z, strength, theta, spread = optima[int((share < (k + 0.5) / _PROCESSES).sum())]
+        for i in range(k):  # every optimum gets its share of them
+            z, strength, theta, spread = optima[int((share < (i + 0.5) / k).sum())]
             normal = torch.randn(len(theta), dtype=torch.float64, generator=draws)
             try:
                 gp = make_gp(cube, self.X, z, from_theta(theta + spread @ normal), nu=nu)
