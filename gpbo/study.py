@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import numbers
-import reprlib
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +20,6 @@ from gpbo.amendment import amended, retracted
 from gpbo.checks import as_whole, finite, whole
 from gpbo.errors import (
     ConfigError,
-    MissingExtraError,
     NoResultError,
     ResultError,
     SettingError,
@@ -35,6 +31,7 @@ from gpbo.errors import (
 )
 from gpbo.markup import paragraph, table
 from gpbo.outcomes import OutcomeConstraint, are_met, parse_outcome_constraints
+from gpbo.results import not_finite, to_outcomes, to_values
 from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler
 from gpbo.schedulers.rungs import is_reported, report_budget
 from gpbo.space import Config, SearchSpace
@@ -289,12 +286,12 @@ class Study:
         noted: Callable[[Trial], Trial] = lambda trial: trial,
     ) -> Trial:
         """As `tell`; `noted` writes on the trial, in the same step, what the loop wants to be remembered."""
-        values, measured = self._values(value), self._measured(outcomes)
+        values, measured = self._read(value, outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
         if seconds is not None:
             seconds = finite("seconds", seconds, low=0)
-        bad = _not_finite(values, measured)
+        bad = not_finite(values, measured)
         rungs = self._scheduler.rungs
         if budget is None and isinstance(trial, Trial):
             budget = trial.budget  # what it was given when asked for: it may have been promoted since
@@ -343,10 +340,10 @@ class Study:
             ResultError: if `value` is not a number for each objective, `outcomes` not one for each name, or
                 the trial has no observation at `budget`; the trial stays as it is.
         """
-        values, measured = self._values(value), self._measured(outcomes)
+        values, measured = self._read(value, outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
-        bad = _not_finite(values, measured)
+        bad = not_finite(values, measured)
 
         def corrected(now: Trial) -> Trial:
             if bad:
@@ -519,33 +516,9 @@ class Study:
         Raises:
             MissingExtraError: if pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise MissingExtraError("pandas is not installed; pip install 'gpbo[pandas]'.") from None
-        m = len(self.directions)
-        names = ["value"] if m == 1 else [f"value_{k}" for k in range(m)]
-        configs = [f"config.{name}" for name in self.space.parameters]
-        bounded = self.outcome_names
-        names += [*(f"outcome.{name}" for name in bounded), *(["feasible"] if bounded else [])]
-        columns = ["number", "state", *names, "budget", "seconds", *configs, "started", "finished", "error"]
-        rows = []
-        for t in self.trials:
-            last = t.observations[-1] if t.observations else None
-            seen: list[Any] = [None] * len(names)
-            if last:
-                seen = [*last.values, *(last.outcomes[name] for name in bounded)]
-                seen += [are_met(self.outcome_constraints, last.outcomes)] if bounded else []
-            row: dict[str, Any] = {"number": t.number, "state": str(t.state)}
-            row |= dict(zip(names, seen, strict=True))
-            row |= {"budget": last.budget if last else t.budget, "seconds": last.seconds if last else None}
-            row |= {f"config.{name}": t.config.get(name) for name in self.space.parameters}
-            row |= {"started": t.started, "finished": t.finished, "error": t.error}
-            rows.append(row)
-        frame = pd.DataFrame(rows, columns=columns)
-        for column in ("started", "finished"):
-            frame[column] = pd.to_datetime(frame[column], unit="s")
-        return frame
+        from gpbo.analysis.frame import to_frame
+
+        return to_frame(self)
 
     def optimize(
         self,
@@ -732,14 +705,14 @@ class Study:
         seconds: float | None,
     ) -> Trial:
         """A result from elsewhere as a trial that has no number yet."""
-        valid, values = self.space.validate(config), self._values(value)
-        measured = self._measured(outcomes)
+        valid = self.space.validate(config)
+        values, measured = self._read(value, outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
         if seconds is not None:
             seconds = finite("seconds", seconds, low=0)
         trial = Trial(number=0, config=valid, info={"source": "added"}, started=time.time())
-        if bad := _not_finite(values, measured):
+        if bad := not_finite(values, measured):
             return _failed(trial, f"the added {bad}")
         trial = replace(trial, observations=(Observation(values, budget, seconds, measured),))
         return _in_state(trial, State.COMPLETE)
@@ -758,35 +731,9 @@ class Study:
         trials[trial.number] = trial
         return self._scheduler.judge(self._minimised(trials), trial.number)
 
-    def _values(self, value: Any) -> tuple[float, ...]:
-        m = len(self.directions)
-        if m == 1 and not isinstance(value, list | tuple) and getattr(value, "ndim", 0) == 0:
-            return (_number(value),)
-        plain = value.tolist() if hasattr(value, "tolist") else value
-        if not isinstance(plain, list | tuple) or len(plain) != m:
-            what = "a number" if m == 1 else f"a sequence of {m} numbers, one for each objective"
-            raise ResultError(f"`value` must be {what}, got {reprlib.repr(value)}.")
-        return tuple(_number(v) for v in plain)
-
-    def _measured(self, outcomes: Any) -> dict[str, float]:
-        names = self.outcome_names
-        given = {} if outcomes is None else outcomes
-        if not isinstance(given, Mapping):
-            raise ResultError(f"`outcomes` must map names to numbers, got {reprlib.repr(outcomes)}.")
-        for name in given:
-            if name not in names:
-                known = f"there is {', '.join(map(repr, names))}" if names else "the study has none"
-                hint = did_you_mean(str(name), names)
-                raise ResultError(
-                    f"`outcomes` names {name!r}, which no outcome constraint does; {known}.{hint}"
-                )
-        missing = [name for name in names if name not in given]
-        if missing:
-            raise ResultError(
-                f"`outcomes` must have a number for {' and '.join(map(repr, missing))}, of which the study's "
-                f"outcome constraints speak; got {reprlib.repr(outcomes)}."
-            )
-        return {name: _number(given[name], f"outcomes[{name!r}]") for name in names}
+    def _read(self, value: Any, outcomes: Any) -> tuple[tuple[float, ...], dict[str, float]]:
+        """What was told, as numbers."""
+        return to_values(value, len(self.directions)), to_outcomes(outcomes, self.outcome_names)
 
     def _comparable(self) -> list[Trial]:
         """The complete trials that were observed at the largest budget and are feasible."""
@@ -876,31 +823,6 @@ def _directions(direction: Any) -> tuple[Direction, ...]:
 def _disagree(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
     """Whether two configs give one parameter different values; either may have lost some."""
     return any(name in two and two[name] != value for name, value in one.items())
-
-
-def _not_finite(values: Sequence[float], outcomes: Mapping[str, float]) -> str | None:
-    """What is wrong with the first number that is not finite, if one is."""
-    named = [("value", value) for value in values] + [
-        (f"outcome {name!r}", v) for name, v in outcomes.items()
-    ]
-    return next((f"{what} was {number}" for what, number in named if not math.isfinite(number)), None)
-
-
-def _number(value: Any, name: str = "value") -> float:
-    if hasattr(value, "item"):  # a numpy or torch scalar
-        try:
-            value = value.item()
-        except (ValueError, RuntimeError, TypeError):
-            raise ResultError(
-                f"`{name}` must be a number for each objective, got {reprlib.repr(value)}."
-            ) from None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        kind = type(value).__name__
-        raise ResultError(f"`{name}` must be a number, got {reprlib.repr(value)} of type {kind}.")
-    try:
-        return float(value)
-    except OverflowError:  # of a whole number with hundreds of digits
-        return math.inf
 
 
 def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:

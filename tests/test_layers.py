@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # A row may import the rows above it and its own, never those below; rooms of one row form no cycle.
 ROWS = [
     ["_version", "checks", "errors", "markup", "seeding"],
-    ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "trial"],
+    ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "results", "trial"],
     ["executors", "gp", "schedulers", "space", "stores"],
     ["acquisition", "amendment", "checkpoint", "data", "diagnostics", "job"],
     ["suggesters"],
@@ -49,7 +49,7 @@ THIRD_PARTIES = {
     "joblib": {"integrations.sklearn"},
     "numpy": {"executors", "integrations.sklearn"},
     "optuna": {"integrations.optuna", "integrations.optuna_space", "integrations.optuna_trials"},
-    "pandas": {"study"},
+    "pandas": {"analysis.frame", "study"},
     "plotly": {"analysis.figures"},
     "pydantic": {"studyfile", "sweepfile"},
     "pydantic_core": {"studyfile", "sweepfile"},

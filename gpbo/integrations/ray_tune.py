@@ -19,6 +19,7 @@ from gpbo.checks import finite
 from gpbo.errors import MissingExtraError, SettingError
 from gpbo.integrations.ray_search import GPBOSearch, entry
 from gpbo.integrations.ray_space import space_from_ray
+from gpbo.results import to_values
 from gpbo.schedulers.base import Scheduler
 from gpbo.schedulers.hyperband import Hyperband
 from gpbo.space import SearchSpace
@@ -212,7 +213,7 @@ class GPBOScheduler(TrialScheduler):
         """The trial after all that a report says about it."""
         study, value = search.study, search.value_in(result)
         seconds = result.get("time_this_iter_s")
-        if not all(map(math.isfinite, study._values(value))):
+        if not all(map(math.isfinite, to_values(value, 1))):
             return study.tell(known, value, seconds=seconds)
         for budget in self._due(known, spent):
             known = study.tell(known, value, budget=budget, seconds=seconds)
@@ -231,7 +232,7 @@ class GPBOScheduler(TrialScheduler):
 
     def _finish(self, search: GPBOSearch, known: Trial, result: Mapping[str, Any]) -> None:
         """The trial is complete, with its last value at what is left of its rungs."""
-        values = search.study._values(search.value_in(result))
+        values = to_values(search.value_in(result), 1)
         rest = [rung for rung in self._scheduler.rungs if rung > _last_budget(known)]
         search.study._store.swap(
             known,
