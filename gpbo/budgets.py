@@ -59,10 +59,11 @@ class Budgets:
     def given(self, trial: Trial) -> Mapping[str, Any]:
         """What the run of a trial is sent."""
         scheduler = self.study._scheduler
+        stops = getattr(scheduler, "stops", scheduler.rungs)
         return {
             "trial": trial,
             "rungs": scheduler.rungs,
-            "stops": getattr(scheduler, "stops", scheduler.rungs),
+            "stops": stops if trial.bracket is None else (),  # of a bracket: compared where its budgets end
             "folder": self.shelf.folder(trial),
         }
 

@@ -135,7 +135,7 @@ def simulate(
         until: When it ends, in virtual seconds; what runs then is left running.
         spend: How much budget is spent in all before it ends, in the account that `resume` names.
         resume: Whether promoted trials go on from where they were, rather than start from nothing.
-        report_budgets: Budgets at which trials report besides the scheduler's rungs.
+        report_budgets: Budgets at which trials report besides those at which they are compared.
         direction: Whether values are minimized or maximized.
         seed: Addresses all randomness.
         device: Where tensors are computed.
@@ -165,7 +165,7 @@ def simulate(
         device=device,
     )
     rungs = scheduler.rungs if scheduler else ()
-    loop = _Loop(study, store, objective, rungs, sorted({*rungs, *report_budgets}), n_trials, resume)
+    loop = _Loop(study, store, objective, rungs, sorted(report_budgets), n_trials, resume)
     loop.idle = list(range(workers))
     loop.run(math.inf if until is None else until, math.inf if spend is None else spend)
     return Simulation(study, tuple(loop.reports), store.now, workers, loop.busy)
@@ -200,7 +200,7 @@ class _Loop:
     store: _VirtualStore
     objective: Surrogate
     rungs: tuple[float, ...]
-    stops: Sequence[float]
+    report_budgets: Sequence[float]
     n_trials: int | None
     resume: bool
     idle: list[int] = field(default_factory=list)
@@ -241,7 +241,10 @@ class _Loop:
         budget = trial.budget
         if budget is not None:
             behind = _budget_of(trial)
-            budget = next((b for b in self.stops if behind < b < budget), budget)
+            ahead = self.report_budgets
+            if trial.bracket is None:  # others are compared at the budgets they are given alone
+                ahead = sorted({*ahead, *self.rungs})
+            budget = next((b for b in ahead if behind < b < budget), budget)
         value, took = _checked(self.objective(dict(trial.config), budget))
         seconds = max(run.origin + took, self.store.now)
         heapq.heappush(self.events, _Event(seconds, next(self.order), run, budget, value, took))

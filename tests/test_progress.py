@@ -99,9 +99,11 @@ def test_budgets(monkeypatch):
     """Of 9 trials begun, 3 went on to 3 and the best of these to 9: 6 + 2 * 3 + 9 of 9 * 9."""
     monkeypatch.setattr("sys.stderr", Terminal())
     study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=gpbo.SuccessiveHalving(1, 9), device="cpu")
-    bar = Progress(study, None, shown=True)
-    bar.show(0)
+    begun = Progress(study, None, shown=True)
+    begun.show(0)
+    begun.close()
     assert "none trained in full yet" in stderr_lines()[-1]
+    bar = Progress(study, None, shown=True)
     for k in range(9):
         study.enqueue({"x": k / 10})
     for _ in range(13):

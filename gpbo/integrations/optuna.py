@@ -103,8 +103,8 @@ class GPBOSampler(BaseSampler):
                 # What other processes proposed meanwhile: of two that saw each other too late both ask again,
                 # and the later one until the earlier one has what it wants.
                 before, others = others, _others(study, trial)
-                news = _proposed(others).items() - _proposed(before).items()
-                if not news or (attempt > 0 and min(news)[0] > trial.number):
+                news = _news(before, others)
+                if not news or (attempt > 0 and min(news) > trial.number):
                     break
         return {name: domain[name].to_external_repr(value) for name, value in config.items()}
 
@@ -226,10 +226,10 @@ def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     return [t for t in trials if t.number != trial.number and t.state is not TrialState.WAITING]
 
 
-def _proposed(trials: list[FrozenTrial]) -> dict[int, str]:
-    """What was proposed for each running trial, as text that can be compared."""
-    running = (t for t in trials if t.state is TrialState.RUNNING and PROPOSAL in t.system_attrs)
-    return {t.number: repr(t.system_attrs[PROPOSAL]["config"]) for t in running}
+def _news(before: list[FrozenTrial], after: list[FrozenTrial]) -> list[int]:
+    """The trials that something was proposed for between two readings; some may be finished already."""
+    known = {t.number: t.system_attrs.get(PROPOSAL) for t in before}
+    return [t.number for t in after if t.system_attrs.get(PROPOSAL) != known.get(t.number)]
 
 
 def _maximize(study: optuna.Study) -> list[bool]:

@@ -370,6 +370,8 @@ def _is_plain(choice: Any) -> bool:
 def _next_budget(trial: Trial, rungs: tuple[float, ...]) -> float | None:
     """Where the trial is compared next, of what it was given."""
     spent = trial.observations[-1].budget if trial.observations else None
+    if trial.bracket is not None:
+        return trial.budget
     return next((rung for rung in rungs if rung > (spent or 0.0)), None)
 
 

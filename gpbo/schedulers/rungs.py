@@ -100,6 +100,8 @@ def is_reported(trial: Trial, budget: float | None, rungs: Sequence[float]) -> b
 def report_budget(trial: Trial, budget: float | None, rungs: Sequence[float]) -> float:
     """The budget at which a new observation of the trial is recorded, exact at the rungs.
 
+    A trial of a bracket is compared at the budgets that it is given, and nowhere else; others at every rung.
+
     Args:
         trial: A running trial that has no observation at this budget.
         budget: What the report says, or None for all that the trial was given.
@@ -107,7 +109,7 @@ def report_budget(trial: Trial, budget: float | None, rungs: Sequence[float]) ->
 
     Raises:
         ResultError: if the budget is not positive, lies beyond what the trial was given, behind its last
-            report, or past a rung at which it has not reported.
+            report, or past a rung at which it is compared and has not reported.
     """
     given = rungs[-1] if trial.budget is None else trial.budget
     budget = given if budget is None else _snapped(budget, rungs)
@@ -124,7 +126,7 @@ def report_budget(trial: Trial, budget: float | None, rungs: Sequence[float]) ->
     if budget < behind:
         raise ResultError(f"`budget` must rise from report to report, got {budget} after {behind} for {who}.")
     skipped = next((r for r in rungs if behind < r < budget), None)
-    if skipped is not None:
+    if skipped is not None and trial.bracket is None:
         raise ResultError(
             f"{who} must report at budget {skipped}, where trials are compared, before {budget}; "
             f"its last report was at {behind}."

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+import gpbo
 from gpbo.errors import SettingError
 from gpbo.schedulers.hyperband import Hyperband, SuccessiveHalving, hyperband_brackets
 from gpbo.trial import Observation, Resume, Start, State, Trial
@@ -103,3 +104,32 @@ def test_settings_are_checked(kind):
         kind(9, 9, 3)
     with pytest.raises(SettingError, match=r"`reduction_factor` must be a finite number >= 2, got 1\.5"):
         kind(1, 9, 1.5)
+
+
+def test_a_trial_of_a_later_bracket_reports_where_its_budget_ends_and_nowhere_before():
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=Hyperband(1, 9), suggester=gpbo.RandomSuggester())
+    for _ in range(60):
+        trial = study.ask()
+        study.tell(trial, trial.config["x"])  # trained to trial.budget
+    starts = {t.bracket % 3: t.observations[0].budget for t in study.trials}
+    assert starts == {0: 1, 1: 3, 2: 9}
+
+
+def test_a_function_of_config_and_budget_is_called_for_the_budgets_that_are_given_alone():
+    calls = []
+
+    def objective(config, budget):
+        calls.append(budget)
+        return config["x"] + 1 / budget
+
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=Hyperband(1, 9), suggester=gpbo.RandomSuggester())
+    study.optimize(objective, n_trials=9 + 3 + 3, progress=False)
+    assert sorted(calls) == [1] * 9 + [3] * (3 + 3) + [9] * (1 + 1 + 3)
+
+
+def test_a_simulation_reports_where_budgets_end():
+    found = gpbo.simulate(
+        {"x": gpbo.Float(0, 1)}, lambda config, budget: (config["x"], budget), scheduler=Hyperband(1, 9),
+        suggester=gpbo.RandomSuggester(), n_trials=15, device="cpu",
+    )  # fmt: skip
+    assert len(found.reports) == (9 + 3 + 1) + (3 + 1) + 3
