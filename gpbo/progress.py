@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _ENDLESS = "{n_fmt} trials [{elapsed}{postfix}]"
-_COLUMNS = 100  # of the line in Jupyter
+_COLUMNS = 140  # of the line in Jupyter
 _DIAGNOSIS_SECONDS = 10.0  # between two looks at whether low budgets mislead
 _DIAGNOSIS_SHARE = 0.01  # of the time, at most, is spent on them
 _JUPYTER_SECONDS = 0.5  # between two messages to the page

@@ -100,7 +100,10 @@ def test_an_interrupted_cell_with_workers(kernel):
     )
 
 
-def test_studies_spaces_and_trials_end_a_cell_as_tables(kernel):
+def test_figures_and_tables_end_a_cell(kernel):
+    assert kernel.run("from gpbo.analysis import plots") == []
+    [(kind, content)] = kernel.run("plots.parallel(study)")
+    assert "application/vnd.plotly.v1+json" in content.get("data", {}), (kind, content)
     for what in ("study", "study.space", "study.best"):
         [(_, content)] = kernel.run(what)
         assert content["data"]["text/html"].startswith(("<p>Study", "<table>"))
