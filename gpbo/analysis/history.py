@@ -167,7 +167,7 @@ def _draw_random(
 ) -> list[str]:
     surrogate = fit_surrogate(study, objective, budget=budget, fewest=_FEWEST)
     cost = 1.0 if done.full is None else done.full
-    most = int(done.spent[-1] / cost)
+    most = int(done.spent[-1] / cost) if cost > 0.0 else 0
     if most < 1:
         raise NoResultError(f"what was spent trains no config up to budget {cost:g}.")
     counts = sorted({max(1, round(most ** (i / (_MOST_COUNTS - 1)))) for i in range(_MOST_COUNTS)})
