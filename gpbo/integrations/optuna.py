@@ -57,7 +57,7 @@ class GPBOSampler(BaseSampler):
     not ask for is inactive in these, and is proposed where the values of choices and whole numbers say that
     it will be asked for; what was proposed in vain is ignored. A parameter that is new, or is asked for over
     a range that the proposal does not fit, is drawn at random, of the first trial at the middle. Ranges are
-    those of the last ten trials, taken together; trials outside of them are left out.
+    those of the last ten trials, taken together; trials outside, or between steps, are left out.
 
     Running trials count as such, failed ones (also: infinite values, pruned without a report) as infeasible.
     Where some were pruned, reports at the steps at which that happened are observations at lower budgets.

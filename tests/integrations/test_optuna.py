@@ -458,6 +458,26 @@ class TestRangesThatChange:
             study.add_trial(create_trial(params={"k": step}, distributions=ranges, value=0.0))
         assert GPBOSampler().infer_relative_search_space(study, study.ask()) == {"k": IntDistribution(0, 12)}
 
+    def test_values_between_steps_are_outside(self):
+        study = optuna.create_study()
+        for x in (0.25, 0.3) + 10 * (1.0,):  # 0.3 is 3 steps, up to a rounding error
+            step = 0.1 if x == 1 else None
+            ranges = {"x": FloatDistribution(0, 1, step=step)}
+            study.add_trial(create_trial(params={"x": x}, distributions=ranges, value=0.0))
+        data, _ = told(study)
+        assert len(data.X) == 11
+
+    def test_a_parent_whose_values_were_all_between_the_steps_decides_nothing(self):
+        study = optuna.create_study(sampler=GPBOSampler(suggester=gpbo.RandomSuggester()))
+        for _ in range(3):
+            ranges = {"n": IntDistribution(0, 10), "c": FloatDistribution(0, 1)}
+            study.add_trial(create_trial(params={"n": 3, "c": 0.25}, distributions=ranges, value=0.0))
+        study.optimize(lambda trial: trial.suggest_int("n", 0, 10, step=5), 12)
+        assert {trial.params["n"] for trial in study.trials[3:]} == {0, 5, 10}
+        data, cube = told(study)
+        assert len(data.X) == 12
+        assert cube.conditions == ()
+
     def test_choices_that_were_removed_leave_their_trials_out(self):
         study = optuna.create_study()
         for choice, choices in [("a", "abc"), ("c", "abc"), ("b", "ba")]:
