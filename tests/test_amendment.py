@@ -39,9 +39,10 @@ def test_a_corrected_value_is_the_stored_one(store):
         before.finished,
         before.started,
     )
-    assert amended.info["amended"] == [{"observations": [{"values": [1.0], "budget": None, "seconds": 5.0}]}]
+    first, second = ({"values": [value], "budget": None, "seconds": 5.0} for value in (1.0, 9.0))
+    assert amended.info["amended"] == [{"observations": [first]}]
     assert study.best.number == 1
-    assert study.amend(amended, 0.5).info["amended"][1]["observations"] == [{"values": [9.0], "budget": None}]
+    assert study.amend(amended, 0.5).info["amended"][1]["observations"] == [second]
     if store is not None:
         assert Study.load(store).trials == study.trials
         assert Study.load(store).best.value == 0.5
