@@ -42,6 +42,7 @@ __all__ = ["GPBOPruner", "GPBOSampler"]
 
 logger = logging.getLogger(__name__)
 
+_PASSED = "gpbo:passed"  # the attribute of a trial that holds the highest rung that it went on from
 _MOST_ATTEMPTS = 4  # at a proposal; with many processes there is always another one meanwhile
 
 # One proposal at a time in a process: whoever is next sees the one before as running.
@@ -164,10 +165,11 @@ class GPBOSampler(BaseSampler):
 class GPBOPruner(BasePruner):
     """Prunes by asynchronous successive halving over gpbo's rungs, which are steps as they are reported.
 
-    A trial stands at a rung with its first report there or beyond. It is pruned there unless it is among the
-    best 1 / `reduction_factor` of all that ever were at that rung and at each rung before; the first ones at
-    a rung, fewer than `reduction_factor`, go on. A report that is not finite prunes at once, and the trial
-    ranks last.
+    A trial stands at a rung with its first report there or beyond. It is pruned unless it is among the best
+    1 / `reduction_factor` of all that ever were at the highest rung it has reached and at each rung before;
+    the first ones at a rung, fewer than `reduction_factor`, go on. That is decided when ``should_prune`` is
+    called for the first time since a rung was reached, and written on a trial that goes on, which is then
+    left alone up to the next rung. A report that is not finite prunes, and the trial ranks last.
 
     Args:
         min_budget: The lowest rung.
@@ -195,16 +197,18 @@ class GPBOPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end with its last report."""
-        step = trial.last_step
-        if step is None:
-            return False
-        if not math.isfinite(trial.intermediate_values[step]):
+        if not all(map(math.isfinite, trial.intermediate_values.values())):
             return True
-        if step not in standing(trial, self._asha.rungs).values():
+        rung = max(standing(trial, self._asha.rungs), default=0)
+        passed = f"{_PASSED}:{trial.number}"  # a trial that is run again has the attributes of the first run
+        if rung <= trial.system_attrs.get(passed, 0):
             return False
         trials = [self._trial(t) for t in study.get_trials(deepcopy=False)]
         trials[trial.number] = self._trial(trial)
-        return self._asha.judge(Minimised(_maximize(study))(trials), trial.number) is State.STOPPED
+        if self._asha.judge(Minimised(_maximize(study))(trials), trial.number) is State.STOPPED:
+            return True
+        study._storage.set_trial_system_attr(trial._trial_id, passed, rung)
+        return False
 
     def _trial(self, trial: FrozenTrial) -> Trial:
         reports = trial.intermediate_values

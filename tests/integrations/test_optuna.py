@@ -708,6 +708,63 @@ class TestPruner:
             trial.report(value, 5)
             assert trial.should_prune() is verdict
 
+    @pytest.mark.parametrize("every", [2, 5])
+    def test_who_asks_seldom_is_judged_at_the_highest_rung_that_was_passed(self, every):
+        def value_at(number, step):
+            return number % 7 + 1 / step
+
+        study = optuna.create_study(pruner=GPBOPruner())
+        for number in range(30):
+            trial = study.ask()
+            for step in range(1, 28):
+                trial.report(value_at(number, step), step)
+                if step % every == 0 and trial.should_prune():
+                    study.tell(trial, state=TrialState.PRUNED)
+                    break
+            else:
+                study.tell(trial, value_at(number, step))
+        ends = {trial.last_step for trial in study.trials if trial.state is TrialState.PRUNED}
+        assert ends <= {rung + -rung % every for rung in (1, 3, 9)}
+        assert sum(trial.state is TrialState.PRUNED for trial in study.trials) > 15
+
+    def test_who_may_go_on_is_asked_about_again_only_at_the_next_rung(self):
+        study = optuna.create_study(pruner=GPBOPruner())
+        first = study.ask()
+        first.report(9.0, 1)
+        assert not first.should_prune()
+        for value in (1.0, 2.0, 3.0):
+            other = study.ask()
+            other.report(value, 1)
+            other.should_prune()
+        assert not first.should_prune()
+        for step, verdict in [(2, False), (3, True), (4, True)]:
+            first.report(9.0, step)
+            assert first.should_prune() is verdict
+
+    @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+    def test_a_trial_that_is_run_again_is_judged_again(self):
+        study = optuna.create_study(pruner=GPBOPruner())
+        lost = study.ask()
+        lost.report(9.0, 3)
+        assert not lost.should_prune()
+        for value in (1.0, 2.0, 3.0):
+            trial = study.ask()
+            trial.report(value, 1)
+            trial.should_prune()
+        study.tell(lost, state=TrialState.FAIL)
+        optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[lost.number])
+        again = study.ask()
+        assert study.trials[again.number].system_attrs["retry_history"] == [lost.number]
+        again.report(9.0, 1)
+        assert again.should_prune()
+
+    def test_nan_between_two_questions_is_pruned(self):
+        study = optuna.create_study(pruner=GPBOPruner())
+        trial = study.ask()
+        for step, value in enumerate([math.nan, 1.0], start=1):
+            trial.report(value, step)
+        assert trial.should_prune()
+
     def test_nan_is_pruned_at_once_and_ranks_last(self):
         study = optuna.create_study(pruner=GPBOPruner(2, 6))
         for _ in range(3):
