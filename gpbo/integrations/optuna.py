@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from gpbo.errors import MissingExtraError, SettingError
 
@@ -23,6 +25,7 @@ except ModuleNotFoundError as error:
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -45,8 +48,11 @@ logger = logging.getLogger(__name__)
 _PASSED = "gpbo:passed"  # the attribute of a trial that holds the highest rung that it went on from
 _MOST_ATTEMPTS = 4  # at a proposal; with many processes there is always another one meanwhile
 
-# One proposal at a time in a process: whoever is next sees the one before as running.
-_proposing = threading.Lock()
+# One proposal at a time in a process and a study: whoever is next sees the one before as running. By storage
+# and the study's id there; of a thread that proposes while the process forks, the child has only the lock.
+_proposing: WeakKeyDictionary[BaseStorage, dict[int, threading.Lock]] = WeakKeyDictionary()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_proposing.clear)
 
 check_tested("Optuna", optuna.__version__, "5", "5")
 
@@ -95,7 +101,7 @@ class GPBOSampler(BaseSampler):
         domain = {name: one for name, one in sorted(search_space.items()) if to_parameter(one) is not None}
         if not domain:
             return {}
-        with _proposing:
+        with _turn(study):
             others = _others(study, trial)
             for attempt in range(_MOST_ATTEMPTS):
                 config, info = self._proposal(study, trial, others, domain)
@@ -221,6 +227,11 @@ class GPBOPruner(BasePruner):
             budget=self._asha.rungs[-1],
             observations=tuple(Observation((v,), at) for at, v in stands.items() if math.isfinite(v)),
         )
+
+
+def _turn(study: optuna.Study) -> threading.Lock:
+    """The lock of all who propose in this study, which may be several objects on one storage."""
+    return _proposing.setdefault(study._storage, {}).setdefault(study._study_id, threading.Lock())
 
 
 def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:

@@ -1,7 +1,9 @@
 import importlib.util
 import math
+import os
 import pickle
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -255,6 +257,54 @@ class TestWorkers:
         for thread in threads:
             thread.join()
         assert [len(data.pending) for data, _ in recorder.told] == [1, 2, 3]
+
+    def test_studies_do_not_wait_for_each_other(self):
+        meeting = threading.Barrier(2)
+
+        class Meeting(Recorder):
+            def suggest(self, data, cube, n, seed):
+                meeting.wait(20)
+                return super().suggest(data, cube, n, seed)
+
+        storage = optuna.storages.InMemoryStorage()
+        samplers = [GPBOSampler(suggester=Meeting()) for _ in range(2)]
+        studies = [optuna.create_study(storage=storage, sampler=sampler) for sampler in samplers]
+        for study in studies:
+            study.ask(PLANE)
+        threads = [threading.Thread(target=study.ask, args=(PLANE,)) for study in studies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(sampler._suggester.told) for sampler in samplers] == [1, 1]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking while threads run
+    def test_a_fork_amid_a_proposal_can_ask(self):
+        inside, forked = threading.Event(), threading.Event()
+
+        class Slow(Recorder):
+            def suggest(self, data, cube, n, seed):
+                inside.set()
+                assert forked.wait(60)
+                return super().suggest(data, cube, n, seed)
+
+        study = optuna.create_study(sampler=GPBOSampler(suggester=Slow(), device="cpu"))
+        study.ask(PLANE)
+        thread = threading.Thread(target=study.ask, args=(PLANE,))
+        thread.start()
+        assert inside.wait(60)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.alarm(20)  # rather than hang
+                study.sampler = GPBOSampler(suggester=gpbo.SobolSuggester(), device="cpu")
+                os._exit(0 if set(study.ask(PLANE).params) == {"x", "y"} else 1)
+            finally:
+                os._exit(2)
+        forked.set()
+        thread.join()
+        assert os.waitpid(pid, 0)[1] == 0
 
     @pytest.mark.parametrize(("elsewhere_first", "calls"), [(True, 4), (False, 2)])
     def test_who_asks_while_another_process_does_asks_again(self, elsewhere_first, calls):
