@@ -38,7 +38,6 @@ from gpbo.seeding import derive, generator
 from gpbo.trial import Observation, State, Trial
 
 if TYPE_CHECKING:
-    from gpbo.data import Dataset
     from gpbo.suggesters.base import Suggester
 
 __all__ = ["GPBOPruner", "GPBOSampler"]
@@ -142,7 +141,8 @@ class GPBOSampler(BaseSampler):
         domain: dict[str, BaseDistribution],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values in Optuna's internal form, and how they were chosen."""
-        from gpbo.data import to_dataset  # loads torch
+        from gpbo.data import to_dataset  # these load torch
+        from gpbo.suggesters.default import default_suggester
 
         history = to_history(others, domain)
         space, maximize = history.space, _maximize(study)
@@ -154,7 +154,11 @@ class GPBOSampler(BaseSampler):
             outcome_constraints=history.constraints,
             device=self._device,
         )
-        suggester = self._suggester or _default_suggester(data)
+        suggester = self._suggester or default_suggester(
+            objectives=data.Y.shape[1],
+            is_constrained=data.outcomes is not None,
+            has_budgets=bool(data.budget.isfinite().any()),
+        )
         held = to_held(trial, domain, space)
         cube = space.part(held) if held else space.cube
         suggestion = suggester.suggest(data, cube, 1, self._seed)
@@ -249,13 +253,3 @@ def _news(before: list[FrozenTrial], after: list[FrozenTrial]) -> list[int]:
 
 def _maximize(study: optuna.Study) -> list[bool]:
     return [direction == StudyDirection.MAXIMIZE for direction in study.directions]
-
-
-def _default_suggester(data: Dataset) -> Suggester:
-    from gpbo.suggesters.bayes import GPSuggester
-    from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
-    from gpbo.suggesters.multifidelity import MultiFidelitySuggester
-
-    if data.Y.shape[1] > 1 or data.outcomes is not None:
-        return MultiObjectiveSuggester()
-    return MultiFidelitySuggester() if bool(data.budget.isfinite().any()) else GPSuggester()

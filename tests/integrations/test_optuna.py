@@ -600,6 +600,16 @@ class TestObservations:
         assert sources == {None, "initial", "gp", "bohb", "random"}
         assert study.best_value < 0.01
 
+    def test_the_default_over_budgets_and_under_constraints_is_that_of_a_study_of_gpbo(self):
+        study = optuna.create_study(sampler=GPBOSampler())
+        for number in range(8):
+            trial = study.ask(PLANE)
+            trial.report(1.0, 1)
+            trial.set_constraint("memory", 1.0 - number)
+            study.tell(trial, state=TrialState.PRUNED)
+        study.ask(PLANE)
+        assert study.trials[-1].system_attrs["gpbo"]["info"]["source"] in {"gp", "bohb", "random"}
+
     def test_a_nan_report_is_a_failure(self):
         study = optuna.create_study(sampler=GPBOSampler())
         trial = study.ask(PLANE)
