@@ -42,7 +42,7 @@ def space_from_optuna(distributions: Mapping[str, BaseDistribution]) -> SearchSp
     """
     if not isinstance(distributions, Mapping):
         raise SpaceError(f"`distributions` must map names to Optuna's distributions, got {distributions!r}.")
-    return SearchSpace({name: _to_parameter(name, given) for name, given in distributions.items()})
+    return SearchSpace({name: _named(name, given) for name, given in distributions.items()})
 
 
 def add_optuna_trials(study: Study, source: optuna.Study) -> list[Trial]:
@@ -85,17 +85,26 @@ def add_optuna_trials(study: Study, source: optuna.Study) -> list[Trial]:
     return study.add_many(configs, [trial.values for trial in inside], outcomes=outcomes)
 
 
-def _to_parameter(name: str, given: BaseDistribution) -> Parameter:
+def to_parameter(given: BaseDistribution) -> Parameter:
+    """The parameter of a distribution; a constant for a single number.
+
+    Raises:
+        SpaceError: if there is none.
+    """
+    match given:
+        case FloatDistribution() | IntDistribution() if given.low == given.high:
+            return Categorical([given.low])
+        case FloatDistribution():
+            return Float(given.low, given.high, log=given.log, step=given.step)
+        case IntDistribution():
+            return Int(given.low, given.high, log=given.log, step=given.step)
+        case CategoricalDistribution():
+            return Categorical(given.choices)
+    raise SpaceError(f"it must be a distribution of Optuna's, got {given!r}.")
+
+
+def _named(name: str, given: BaseDistribution) -> Parameter:
     try:
-        match given:
-            case FloatDistribution() | IntDistribution() if given.low == given.high:
-                return Categorical([given.low])
-            case FloatDistribution():
-                return Float(given.low, given.high, log=given.log, step=given.step)
-            case IntDistribution():
-                return Int(given.low, given.high, log=given.log, step=given.step)
-            case CategoricalDistribution():
-                return Categorical(given.choices)
+        return to_parameter(given)
     except SpaceError as error:
         raise SpaceError(f"`{name}`: {error}") from None
-    raise SpaceError(f"`{name}` must be a distribution of Optuna's, got {given!r}.")

@@ -15,14 +15,13 @@ from typing import Any
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
 )
 from optuna.trial import FrozenTrial, TrialState
 
 from gpbo.errors import ConfigError, SpaceError
+from gpbo.integrations import optuna_space
 from gpbo.outcomes import OutcomeConstraint
-from gpbo.space import Categorical, Config, Float, Int, Parameter, SearchSpace
+from gpbo.space import Categorical, Config, Int, Parameter, SearchSpace
 from gpbo.trial import Observation, State, Trial
 
 PROPOSAL = "gpbo"  # the attribute of a trial that holds what was proposed for it, and how
@@ -57,19 +56,12 @@ def to_parameter(distribution: BaseDistribution) -> Parameter | None:
     """The parameter over Optuna's internal values; None for a single value or what gpbo cannot represent."""
     if distribution.single():
         return None
+    if isinstance(distribution, CategoricalDistribution):
+        distribution = CategoricalDistribution(range(len(distribution.choices)))
     try:
-        match distribution:
-            case FloatDistribution():
-                return Float(
-                    distribution.low, distribution.high, log=distribution.log, step=distribution.step
-                )
-            case IntDistribution():
-                return Int(distribution.low, distribution.high, log=distribution.log, step=distribution.step)
-            case CategoricalDistribution():
-                return Categorical(range(len(distribution.choices)))
+        return optuna_space.to_parameter(distribution)
     except SpaceError:
-        pass
-    return None
+        return None
 
 
 def union(trials: Iterable[FrozenTrial]) -> dict[str, BaseDistribution]:

@@ -62,7 +62,7 @@ def test_what_distributions_become():
     [
         ({"c": CategoricalDistribution([1, float("inf")])}, "`c`: a choice must be a string"),
         ({"n": IntDistribution(0, 2**60)}, "`n`: bounds must be within"),
-        ({"n": 3}, "`n` must be a distribution of Optuna's, got 3"),
+        ({"n": 3}, "`n`: it must be a distribution of Optuna's, got 3"),
         ([1], r"`distributions` must map names .*, got \[1\]"),
     ],
 )
