@@ -257,6 +257,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         return column
 
     def _rungs(self, space: SearchSpace) -> tuple[float, ...]:
+        """Where trials without a bracket are compared."""
         if self.scheduler is None:
             if self.resource != "n_samples":
                 raise SettingError(
@@ -271,7 +272,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
                 "`resource` must be 'n_samples' or a parameter of the estimator, "
                 f"got {self.resource!r}.{hint}"
             )
-        return self.scheduler.rungs
+        return getattr(self.scheduler, "stops", self.scheduler.rungs)
 
 
 @dataclass(frozen=True, slots=True)

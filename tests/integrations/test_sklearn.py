@@ -294,6 +294,20 @@ def test_rungs_over_samples(scheduler):
         assert len({str(results["params"][k]) for k in np.flatnonzero(results["trial"] == trial)}) == 1
 
 
+def test_the_median_rule_compares_at_its_stops():
+    search = search_of(n_iter=12, scheduler=gpbo.MedianStopping(135, 15, min_trials=3)).fit(IRIS_X, IRIS_Y)
+    results = search.cv_results_
+    rows = list(zip(results["trial"], results["n_resources"], results["mean_test_score"], strict=True))
+    assert [amount for trial, amount, _ in rows if trial == 0] == [15, 45, 135]
+    n_stopped = 0
+    for k, (trial, amount, score) in enumerate(rows):
+        others = [value for _, at, value in rows[:k] if at == amount]
+        is_stopped = amount < 135 and len(others) >= 3 and score < np.median(others)
+        n_stopped += is_stopped
+        assert (trial in [row[0] for row in rows[k + 1 :]]) == (amount < 135 and not is_stopped)
+    assert n_stopped > 1
+
+
 def test_rungs_over_a_parameter_of_the_estimator():
     search = search_of(
         RandomForestClassifier(random_state=0),
