@@ -157,7 +157,12 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             seed=seed,
         )
         rungs = self._rungs(space)
-        folds = _Folds(self._checked_cv_orig, seed, stratified=is_classifier(self.estimator))
+        folds = _Folds(
+            self._checked_cv_orig,
+            seed,
+            stratified=is_classifier(self.estimator),
+            largest=rungs[-1] if rungs and self.resource == "n_samples" else None,
+        )
         running: list[Trial] = []
         while True:
             if rungs:
@@ -308,6 +313,7 @@ class _Folds:
         cv: The splitter, which may give other folds each time.
         seed: Addresses which samples are in a part; a larger part has those of a smaller one.
         stratified: Whether parts keep the shares of the classes.
+        largest: The largest amount there will be, so that one beyond the samples is refused before any fit.
         amount: How many of the samples the training sets are a part of; None for all.
         known: The splitter's folds, once they are known.
     """
@@ -315,6 +321,7 @@ class _Folds:
     cv: Any
     seed: int
     stratified: bool
+    largest: float | None = None
     amount: float | None = None
     known: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -325,8 +332,10 @@ class _Folds:
     def split(self, X: Any, y: Any = None, **options: Any) -> Iterator[tuple[Any, Any]]:
         """Indices to learn from and to test on, fold by fold."""
         n = _num_samples(X)
-        if self.amount is not None and self.amount > n:
-            raise SettingError(f"the scheduler's budgets must be at most the {n} samples, got {self.amount}.")
+        if self.largest is not None and self.largest > n:
+            raise SettingError(
+                f"the scheduler's budgets must be at most the {n} samples, got {self.largest}."
+            )
         if not self.known:
             folds = self.cv.split(X, y, **options)
             self.known.extend((np.asarray(train), np.asarray(test)) for train, test in folds)

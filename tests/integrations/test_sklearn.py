@@ -308,6 +308,21 @@ def test_the_median_rule_compares_at_its_stops():
     assert n_stopped > 1
 
 
+@pytest.mark.parametrize("scheduler", [gpbo.ASHA(10, 270), gpbo.Hyperband(10, 270), gpbo.MedianStopping(270)])
+def test_a_budget_beyond_the_samples_is_refused_before_any_fit(scheduler):
+    seen = []
+
+    class Spy(LogisticRegression):
+        def fit(self, X, y):
+            seen.append(len(y))
+            return super().fit(X, y)
+
+    search = search_of(Spy(max_iter=500), scheduler=scheduler, n_iter=30)
+    with pytest.raises(SettingError, match="must be at most the 90 samples, got 270"):
+        search.fit(IRIS_X[30:120], IRIS_Y[30:120])
+    assert seen == []
+
+
 def test_rungs_over_a_parameter_of_the_estimator():
     search = search_of(
         RandomForestClassifier(random_state=0),
