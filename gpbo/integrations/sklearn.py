@@ -24,7 +24,7 @@ from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
 from gpbo.space import SearchSpace
 from gpbo.study import Study
-from gpbo.trial import State, Trial
+from gpbo.trial import Resume, Start, State, Trial
 
 if TYPE_CHECKING:
     from gpbo.schedulers.base import Scheduler
@@ -52,7 +52,8 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
 
     With a scheduler candidates begin on a part of the resource, and the good ones are fitted again on more of
     it. `cv_results_` then has a row for each fit, with its ``n_resources`` and the number of its ``trial``,
-    and the best candidate is the best among those with the most.
+    and the best candidate is the best among those with the most. Where `n_iter` leaves a bracket short, it
+    goes on as if the rest of it had failed.
 
     Args:
         estimator: What is tuned.
@@ -166,7 +167,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         running: list[Trial] = []
         while True:
             if rungs:
-                asked = (study._ask(owner=None, n_trials=n_iter) for _ in range(size - len(running)))
+                asked = (_next_trial(study, n_iter) for _ in range(size - len(running)))
                 running += [trial for trial in asked if trial is not None]
             elif len(study.trials) < n_iter:
                 running = study.ask(min(size, n_iter - len(study.trials)))
@@ -375,6 +376,27 @@ def _is_plain(choice: Any) -> bool:
     if isinstance(choice, float | np.floating):
         return math.isfinite(choice)
     return isinstance(choice, _PLAIN)
+
+
+def _next_trial(study: Study, n_iter: int) -> Trial | None:
+    """A trial to begin or to go on with, or None.
+
+    Where nothing new can begin, a bracket that is not full goes on as if the rest of it had failed.
+    """
+    asked = study._ask(owner=None, n_trials=n_iter)
+    if asked is not None:
+        return asked
+    trials = list(study.trials)
+    begun = {trial.bracket for trial in trials} - {None}
+    wish = study._scheduler.next(study._minimised(trials))
+    while isinstance(wish, Start) and wish.bracket in begun:
+        trials.append(Trial(len(trials), {}, State.FAILED, wish.budget, wish.bracket))
+        wish = study._scheduler.next(study._minimised(trials))
+    if not isinstance(wish, Resume):
+        return None
+    old = trials[wish.number]
+    new = replace(old, state=State.RUNNING, budget=wish.budget)
+    return new if study._store.swap(old, new) else None
 
 
 def _next_budget(trial: Trial, rungs: tuple[float, ...]) -> float | None:
