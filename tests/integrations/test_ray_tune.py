@@ -630,6 +630,12 @@ def test_another_version_of_ray_is_named_once(monkeypatch):
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("version", ["2.50", "2.60rc1", "2.60.0.dev0"])
+def test_a_version_of_ray_that_is_tested(monkeypatch, version):
+    monkeypatch.setattr(ray, "__version__", version)
+    runpy.run_path(ray_tune.__file__)  # a warning would be an error
+
+
 def test_errors_stay_unless_ray_runs_the_trial_again(tmp_path):
     broken = {"yes": True}
     host = Host(search_for(tmp_path), GPBOScheduler(ASHA(1, 9)), 3, fails=lambda x, i: broken["yes"]).run()
