@@ -419,6 +419,21 @@ def test_names_and_choices_are_no_markup():
     assert Axis("x", space["<b>x</b>"]).layout["ticktext"] == ["&lt;i&gt;", "'1'", "1"]
 
 
+def test_choices_that_are_equal_stand_apart():
+    study = gpbo.Study({"x": gpbo.Categorical([1, True, 0, False]), "b": gpbo.Float(0, 1)})
+    for k, choice in enumerate([1, True, 0, False]):
+        study.add({"x": choice, "b": 0.5}, float(k))
+    axis = Axis("x", study.space.parameters["x"])
+    assert [axis.at(trial.config["x"]) for trial in study.trials] == [0, 1, 2, 3]
+    assert list(plots.parallel(study).data[0].dimensions[0].values) == [0, 1, 2, 3]
+
+
+def test_a_choice_stands_where_its_tick_is():
+    for n in (1, 2, 3, 49, 1000):
+        axis = Axis("x", gpbo.Categorical(range(n)))
+        assert [axis.at(choice) for choice in range(n)] == axis.layout["tickvals"]
+
+
 def test_values_decades_apart_stand_on_a_log_axis():
     assert value_axis([1.0, 99.0], "v") == {"title": {"text": "v"}}
     assert value_axis([0.0, 1e6], "v") == {"title": {"text": "v"}}
