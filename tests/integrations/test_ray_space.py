@@ -76,7 +76,9 @@ def test_lists_are_in_the_order_of_their_numbers():
 
 
 def test_what_follows_an_absent_element_keeps_its_place():
-    space = SearchSpace({"deep": Categorical([True, False]), "l/0": Float(0, 1, when={"deep": True}), "l/1": 7})
+    space = SearchSpace(
+        {"deep": Categorical([True, False]), "l/0": Float(0, 1, when={"deep": True}), "l/1": 7}
+    )
     for deep, config in [
         (True, {"deep": True, "l": [0.5, 7]}),
         (False, {"deep": False, "l": {"1": 7}}),
