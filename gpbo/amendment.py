@@ -48,10 +48,10 @@ def amended(
         corrected = replace(trial.observations[k], values=values, outcomes=outcomes)
         seen = (*trial.observations[:k], corrected, *trial.observations[k + 1 :])
         return replace(_noted(trial, trial.observations[k : k + 1]), observations=seen)
-    at = report_budget(trial, at, rungs) if rungs else at
+    at = report_budget(trial, at, rungs) if rungs and trial.is_own else at
     seen = (*trial.observations, Observation(values, at, outcomes=outcomes))
     told = replace(_noted(trial, ()), state=State.RUNNING, observations=seen, error=None)
-    state = judge(told)
+    state = judge(told) if trial.is_own else State.COMPLETE
     # Nobody runs it, so where it may go on it waits until the scheduler has it resumed.
     state = State.PAUSED if state is State.RUNNING else state
     return replace(told, state=state, finished=trial.finished if state.is_final else None)
@@ -64,11 +64,12 @@ def retracted(trial: Trial, *, budget: float | None, error: str) -> Trial:
         TrialStateError: if the trial is running.
         ResultError: if it has no observation there and has not failed.
     """
-    k, _ = _place(trial, budget)
+    k, at = _place(trial, budget)
     seen = trial.observations if k is None else trial.observations[:k]
     failed = _noted(trial, trial.observations[len(seen) :])
     finished = trial.finished or time.time()
-    return replace(failed, state=State.FAILED, observations=seen, error=error, finished=finished)
+    failed = replace(failed, state=State.FAILED, observations=seen, error=error, finished=finished)
+    return failed if trial.budget is not None else replace(failed, budget=at)  # where a value may come later
 
 
 def _place(trial: Trial, budget: float | None) -> tuple[int | None, float | None]:
@@ -95,6 +96,7 @@ def _noted(trial: Trial, replaced: Sequence[Observation]) -> Trial:
 
 def _plain(seen: Observation) -> dict[str, Any]:
     plain: dict[str, Any] = {"values": list(seen.values), "budget": seen.budget}
+    plain |= {} if seen.seconds is None else {"seconds": seen.seconds}
     return plain | {"outcomes": dict(seen.outcomes)} if seen.outcomes else plain
 
 

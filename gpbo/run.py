@@ -159,8 +159,16 @@ class _Loop:
         why = self._why() if started else "nothing is left to do"
         trials = "1 trial was" if len(started) == 1 else f"{len(started)} trials were"
         logger.info("study %r: %s; %s run.", self.study.name, why, trials)
-        rungs = self.study._scheduler.rungs
-        if rungs and not any(trial.state is State.COMPLETE for trial in self.study.trials):
+        rungs, ended = self.study._scheduler.rungs, [t for t in self.study.trials if t.state.is_final]
+        if ended and all(trial.state is State.FAILED for trial in ended):
+            error = (ended[-1].error or "").splitlines()
+            logger.warning(
+                "study %r: all %d trials that ended have failed; the last: %s",
+                self.study.name,
+                len(ended),
+                error[-1] if error else "no reason is known",
+            )
+        elif rungs and not any(trial.state is State.COMPLETE for trial in ended):
             logger.warning(
                 "study %r: no trial has reached the full budget, %s; with more trials some get there.",
                 self.study.name,

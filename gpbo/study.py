@@ -289,6 +289,9 @@ class Study:
         values, measured = self._read(value, outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
+            rungs = self._scheduler.rungs
+            if rungs and budget > rungs[-1]:
+                raise SettingError(f"`budget` must be at most the full budget, {rungs[-1]}, got {budget}.")
         if seconds is not None:
             seconds = finite("seconds", seconds, low=0)
         bad = not_finite(values, measured)
@@ -639,9 +642,14 @@ class Study:
 
     def _suggest(self, trials: Sequence[Trial], n: int, fixed: Config) -> list[_Chosen]:
         from gpbo.data import Datasets
+        from gpbo.suggesters.default import default_suggester
 
         if self._suggester is None:
-            self._suggester = self._default_suggester()
+            self._suggester = default_suggester(
+                objectives=len(self.directions),
+                is_constrained=bool(self.outcome_constraints),
+                has_budgets=bool(self._scheduler.rungs),
+            )
         if self._datasets is None:
             self._datasets = Datasets(
                 self.space, self._maximize, self.outcome_constraints, device=self.device
@@ -656,16 +664,6 @@ class Study:
             raise SettingError(f"{self._suggester!r} cannot be asked with `fixed`: it ignores `cube.snap`.")
         # What was fixed is kept to the last digit.
         return [(config | fixed, info | {"fixed": dict(fixed)}) for config in self.space.decode(X)]
-
-    def _default_suggester(self) -> Suggester:
-        from gpbo.suggesters.bayes import GPSuggester
-        from gpbo.suggesters.multi_objective import MultiObjectiveSuggester
-        from gpbo.suggesters.multifidelity import MultiFidelitySuggester
-
-        if self._scheduler.rungs:
-            return MultiFidelitySuggester()
-        several = len(self.directions) > 1 or bool(self.outcome_constraints)
-        return MultiObjectiveSuggester() if several else GPSuggester()
 
     def _change(
         self,
@@ -709,13 +707,17 @@ class Study:
         values, measured = self._read(value, outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
+            rungs = self._scheduler.rungs
+            if rungs and budget > rungs[-1]:
+                raise SettingError(f"`budget` must be at most the full budget, {rungs[-1]}, got {budget}.")
         if seconds is not None:
             seconds = finite("seconds", seconds, low=0)
-        trial = Trial(number=0, config=valid, info={"source": "added"}, started=time.time())
+        added = {"source": "added"}
+        trial = Trial(number=0, config=valid, budget=budget, info=added, started=time.time())
         if bad := not_finite(values, measured):
             return _failed(trial, f"the added {bad}")
-        trial = replace(trial, observations=(Observation(values, budget, seconds, measured),))
-        return _in_state(trial, State.COMPLETE)
+        seen = Observation(values, budget, seconds, measured)
+        return _in_state(replace(trial, budget=None, observations=(seen,)), State.COMPLETE)
 
     def _take(self, results: Sequence[Trial]) -> list[Trial]:
         """The results, numbered on from the last trial and stored."""

@@ -39,9 +39,10 @@ def test_a_corrected_value_is_the_stored_one(store):
         before.finished,
         before.started,
     )
-    assert amended.info["amended"] == [{"observations": [{"values": [1.0], "budget": None}]}]
+    first, second = ({"values": [value], "budget": None, "seconds": 5.0} for value in (1.0, 9.0))
+    assert amended.info["amended"] == [{"observations": [first]}]
     assert study.best.number == 1
-    assert study.amend(amended, 0.5).info["amended"][1]["observations"] == [{"values": [9.0], "budget": None}]
+    assert study.amend(amended, 0.5).info["amended"][1]["observations"] == [second]
     if store is not None:
         assert Study.load(store).trials == study.trials
         assert Study.load(store).best.value == 0.5
@@ -197,3 +198,21 @@ def test_only_what_was_told_can_be_amended():
     study.fail(0, "lost")
     with pytest.raises(ResultError, match="at most what trial 0 was given, 1, got 3"):
         study.amend(0, 1.0, budget=3)
+
+
+def test_what_was_taken_back_keeps_its_budget_for_the_value_that_comes_later():
+    study = Study(SearchSpace(x=Float(0, 1)), suggester=RandomSuggester())
+    trial = study.ask()
+    study.tell(trial, 1.0, budget=5, seconds=3)
+    taken = study.amend(trial, math.nan)
+    assert taken.info["amended"] == [{"observations": [{"values": [1.0], "budget": 5.0, "seconds": 3.0}]}]
+    assert study.amend(trial, 2.0).observations == (Observation((2.0,), 5.0),)
+
+
+@pytest.mark.parametrize("scheduler", [None, ASHA(1, 27)])
+def test_an_added_result_that_was_no_number_is_amended_where_it_was_observed(scheduler):
+    study = Study(SearchSpace(x=Float(0, 1)), suggester=RandomSuggester(), scheduler=scheduler)
+    trial = study.add({"x": 0.5}, math.nan, budget=27)
+    assert (trial.state, trial.budget) == ("failed", 27.0)
+    mended = study.amend(trial, 0.5)
+    assert (mended.state, mended.observations) == ("complete", (Observation((0.5,), 27.0),))

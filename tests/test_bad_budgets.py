@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+import gpbo
 from gpbo import (
     ASHA,
     BOHBSuggester,
@@ -211,3 +212,19 @@ def test_the_best_is_never_of_a_low_budget():
     full = [t.observations[-1].value for t in study.trials if t.state is State.COMPLETE]
     assert study.best.value == min(full)
     assert any(o.value == -9.0 for t in study.trials for o in t.observations)
+
+
+def test_a_result_beyond_the_full_budget_is_not_added():
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=ASHA(1, 9))
+    with pytest.raises(SettingError, match=r"`budget` must be at most the full budget, 9, got 99"):
+        study.add({"x": 0.5}, 0.1, budget=99)
+    assert study.trials == []
+
+
+def test_where_every_trial_failed_the_log_says_so_and_why(caplog):
+    def objective(config, budget):
+        raise RuntimeError("boom")
+
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=ASHA(1, 9), suggester=gpbo.RandomSuggester())
+    study.optimize(objective, n_trials=3, progress=False)
+    assert "all 3 trials that ended have failed; the last: RuntimeError: boom" in caplog.text

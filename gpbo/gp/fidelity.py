@@ -32,7 +32,8 @@ def target_budget(y: Tensor, budget: Tensor) -> float:  # (n,), (n,)
 def places(budget: Tensor) -> Tensor:  # (n,) -> (n,)
     """Where each budget stands between the lowest, 0, and the highest, 1; in logarithms, unless one is 0."""
     at = budget if bool((budget <= 0.0).any()) else budget.log()
-    return (at - at.min()) / (at.max() - at.min())
+    span = at.max() - at.min()
+    return torch.where(span > 0.0, (at - at.min()) / span, 1.0)
 
 
 def on_one_scale(y: Tensor, budget: Tensor, config: Tensor) -> Tensor:  # (n,), (n,), (n,) -> (n,)

@@ -30,13 +30,16 @@ def choose_rows(y: Tensor, limit: int) -> Tensor:  # (n,) -> (<= limit,)
 
 
 def choose_rows_of_budgets(y: Tensor, budget: Tensor, limit: int) -> Tensor:  # (n,), (n,) -> (<= limit,)
-    """The rows to keep, in their order: of the highest budgets all, of the others what `choose_rows` does."""
+    """The rows to keep, in their order: the highest budgets' first, but half of the room for those below.
+
+    Of a budget with too many rows those are kept that `choose_rows` does.
+    """
     if len(y) <= limit:
         return torch.arange(len(y), device=y.device)
-    kept = budget.new_empty(0, dtype=torch.long)
+    kept, n_below = budget.new_empty(0, dtype=torch.long), len(y)
     for level in budget.unique().flip(0):
         rows = (budget == level).nonzero().squeeze(-1)
-        kept = torch.cat([kept, rows[choose_rows(y[rows], limit - len(kept))]])
-        if len(kept) == limit:
-            break
+        n_below -= len(rows)
+        room = limit - len(kept)
+        kept = torch.cat([kept, rows[choose_rows(y[rows], max(room - n_below, room // 2))]])
     return kept.sort().values

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from gpbo.errors import MissingExtraError, SettingError
 
@@ -23,6 +25,7 @@ except ModuleNotFoundError as error:
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -42,10 +45,14 @@ __all__ = ["GPBOPruner", "GPBOSampler"]
 
 logger = logging.getLogger(__name__)
 
+_PASSED = "gpbo:passed"  # the attribute of a trial that holds the highest rung that it went on from
 _MOST_ATTEMPTS = 4  # at a proposal; with many processes there is always another one meanwhile
 
-# One proposal at a time in a process: whoever is next sees the one before as running.
-_proposing = threading.Lock()
+# One proposal at a time in a process and a study: whoever is next sees the one before as running. By storage
+# and the study's id there; of a thread that proposes while the process forks, the child has only the lock.
+_proposing: WeakKeyDictionary[BaseStorage, dict[int, threading.Lock]] = WeakKeyDictionary()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_proposing.clear)
 
 check_tested("Optuna", optuna.__version__, "5", "5")
 
@@ -57,7 +64,7 @@ class GPBOSampler(BaseSampler):
     not ask for is inactive in these, and is proposed where the values of choices and whole numbers say that
     it will be asked for; what was proposed in vain is ignored. A parameter that is new, or is asked for over
     a range that the proposal does not fit, is drawn at random, of the first trial at the middle. Ranges are
-    those of the last ten trials, taken together; trials outside of them are left out.
+    those of the last ten trials, taken together; trials outside, or between steps, are left out.
 
     Running trials count as such, failed ones (also: infinite values, pruned without a report) as infeasible.
     Where some were pruned, reports at the steps at which that happened are observations at lower budgets.
@@ -94,7 +101,7 @@ class GPBOSampler(BaseSampler):
         domain = {name: one for name, one in sorted(search_space.items()) if to_parameter(one) is not None}
         if not domain:
             return {}
-        with _proposing:
+        with _turn(study):
             others = _others(study, trial)
             for attempt in range(_MOST_ATTEMPTS):
                 config, info = self._proposal(study, trial, others, domain)
@@ -164,10 +171,11 @@ class GPBOSampler(BaseSampler):
 class GPBOPruner(BasePruner):
     """Prunes by asynchronous successive halving over gpbo's rungs, which are steps as they are reported.
 
-    A trial stands at a rung with its first report there or beyond. It is pruned there unless it is among the
-    best 1 / `reduction_factor` of all that ever were at that rung and at each rung before; the first ones at
-    a rung, fewer than `reduction_factor`, go on. A report that is not finite prunes at once, and the trial
-    ranks last.
+    A trial stands at a rung with its first report there or beyond. It is pruned unless it is among the best
+    1 / `reduction_factor` of all that ever were at the highest rung it has reached and at each rung before;
+    the first ones at a rung, fewer than `reduction_factor`, go on. That is decided when ``should_prune`` is
+    called for the first time since a rung was reached, and written on a trial that goes on, which is then
+    left alone up to the next rung. A report that is not finite prunes, and the trial ranks last.
 
     Args:
         min_budget: The lowest rung.
@@ -195,16 +203,18 @@ class GPBOPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end with its last report."""
-        step = trial.last_step
-        if step is None:
-            return False
-        if not math.isfinite(trial.intermediate_values[step]):
+        if not all(map(math.isfinite, trial.intermediate_values.values())):
             return True
-        if step not in standing(trial, self._asha.rungs).values():
+        rung = max(standing(trial, self._asha.rungs), default=0)
+        passed = f"{_PASSED}:{trial.number}"  # a trial that is run again has the attributes of the first run
+        if rung <= trial.system_attrs.get(passed, 0):
             return False
         trials = [self._trial(t) for t in study.get_trials(deepcopy=False)]
         trials[trial.number] = self._trial(trial)
-        return self._asha.judge(Minimised(_maximize(study))(trials), trial.number) is State.STOPPED
+        if self._asha.judge(Minimised(_maximize(study))(trials), trial.number) is State.STOPPED:
+            return True
+        study._storage.set_trial_system_attr(trial._trial_id, passed, rung)
+        return False
 
     def _trial(self, trial: FrozenTrial) -> Trial:
         reports = trial.intermediate_values
@@ -217,6 +227,11 @@ class GPBOPruner(BasePruner):
             budget=self._asha.rungs[-1],
             observations=tuple(Observation((v,), at) for at, v in stands.items() if math.isfinite(v)),
         )
+
+
+def _turn(study: optuna.Study) -> threading.Lock:
+    """The lock of all who propose in this study, which may be several objects on one storage."""
+    return _proposing.setdefault(study._storage, {}).setdefault(study._study_id, threading.Lock())
 
 
 def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:

@@ -83,7 +83,7 @@ def union(trials: Iterable[FrozenTrial]) -> dict[str, BaseDistribution]:
 
 
 def to_history(trials: Sequence[FrozenTrial], domain: Mapping[str, BaseDistribution]) -> History:
-    """What the trials say about a domain; those with a value outside of it are left out.
+    """What the trials say about a domain; those with a value outside of it, or between steps, are left out.
 
     Args:
         trials: All but those that wait, by number.
@@ -121,7 +121,7 @@ def _joined(given: Sequence[BaseDistribution]) -> BaseDistribution:
 
 
 def _internal(params: Mapping[str, Any], domain: Mapping[str, BaseDistribution]) -> Config | None:
-    """Internal values of the domain's parameters; None if one lies outside."""
+    """Internal values of the domain's parameters; None if one lies outside, as between two steps."""
     config: Config = {}
     for name, distribution in domain.items():
         if name in params:
@@ -129,16 +129,9 @@ def _internal(params: Mapping[str, Any], domain: Mapping[str, BaseDistribution])
                 config[name] = distribution.to_internal_repr(params[name])
             except ValueError:
                 return None
-            if not _is_inside(config[name], distribution):
+            if not distribution._contains(config[name]):
                 return None
     return config
-
-
-def _is_inside(value: float, distribution: BaseDistribution) -> bool:
-    """Whether the value is in the range; one between two steps counts as the nearer one."""
-    if isinstance(distribution, FloatDistribution | IntDistribution):
-        return distribution.low <= value <= distribution.high
-    return not isinstance(distribution, CategoricalDistribution) or value < len(distribution.choices)
 
 
 def _completed(
@@ -150,7 +143,7 @@ def _completed(
     tried as proposed, and counts as tried.
     """
     proposed = trial.system_attrs.get(PROPOSAL, {}).get("config", {})
-    fitting = {n: v for n, v in proposed.items() if n in domain and _is_inside(v, domain[n])}
+    fitting = {n: v for n, v in proposed.items() if n in domain and domain[n]._contains(v)}
     values = {**fitting, **config}
 
     def exists(name: str) -> bool:

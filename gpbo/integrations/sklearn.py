@@ -24,7 +24,7 @@ from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
 from gpbo.space import SearchSpace
 from gpbo.study import Study
-from gpbo.trial import State, Trial
+from gpbo.trial import Resume, Start, State, Trial
 
 if TYPE_CHECKING:
     from gpbo.schedulers.base import Scheduler
@@ -52,7 +52,8 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
 
     With a scheduler candidates begin on a part of the resource, and the good ones are fitted again on more of
     it. `cv_results_` then has a row for each fit, with its ``n_resources`` and the number of its ``trial``,
-    and the best candidate is the best among those with the most.
+    and the best candidate is the best among those with the most. Where `n_iter` leaves a bracket short, it
+    goes on as if the rest of it had failed.
 
     Args:
         estimator: What is tuned.
@@ -157,11 +158,16 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             seed=seed,
         )
         rungs = self._rungs(space)
-        folds = _Folds(self._checked_cv_orig, seed, stratified=is_classifier(self.estimator))
+        folds = _Folds(
+            self._checked_cv_orig,
+            seed,
+            stratified=is_classifier(self.estimator),
+            largest=rungs[-1] if rungs and self.resource == "n_samples" else None,
+        )
         running: list[Trial] = []
         while True:
             if rungs:
-                asked = (study._ask(owner=None, n_trials=n_iter) for _ in range(size - len(running)))
+                asked = (_next_trial(study, n_iter) for _ in range(size - len(running)))
                 running += [trial for trial in asked if trial is not None]
             elif len(study.trials) < n_iter:
                 running = study.ask(min(size, n_iter - len(study.trials)))
@@ -257,6 +263,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         return column
 
     def _rungs(self, space: SearchSpace) -> tuple[float, ...]:
+        """Where trials without a bracket are compared."""
         if self.scheduler is None:
             if self.resource != "n_samples":
                 raise SettingError(
@@ -271,7 +278,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
                 "`resource` must be 'n_samples' or a parameter of the estimator, "
                 f"got {self.resource!r}.{hint}"
             )
-        return self.scheduler.rungs
+        return getattr(self.scheduler, "stops", self.scheduler.rungs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +314,7 @@ class _Folds:
         cv: The splitter, which may give other folds each time.
         seed: Addresses which samples are in a part; a larger part has those of a smaller one.
         stratified: Whether parts keep the shares of the classes.
+        largest: The largest amount there will be, so that one beyond the samples is refused before any fit.
         amount: How many of the samples the training sets are a part of; None for all.
         known: The splitter's folds, once they are known.
     """
@@ -314,6 +322,7 @@ class _Folds:
     cv: Any
     seed: int
     stratified: bool
+    largest: float | None = None
     amount: float | None = None
     known: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -324,8 +333,10 @@ class _Folds:
     def split(self, X: Any, y: Any = None, **options: Any) -> Iterator[tuple[Any, Any]]:
         """Indices to learn from and to test on, fold by fold."""
         n = _num_samples(X)
-        if self.amount is not None and self.amount > n:
-            raise SettingError(f"the scheduler's budgets must be at most the {n} samples, got {self.amount}.")
+        if self.largest is not None and self.largest > n:
+            raise SettingError(
+                f"the scheduler's budgets must be at most the {n} samples, got {self.largest}."
+            )
         if not self.known:
             folds = self.cv.split(X, y, **options)
             self.known.extend((np.asarray(train), np.asarray(test)) for train, test in folds)
@@ -365,6 +376,27 @@ def _is_plain(choice: Any) -> bool:
     if isinstance(choice, float | np.floating):
         return math.isfinite(choice)
     return isinstance(choice, _PLAIN)
+
+
+def _next_trial(study: Study, n_iter: int) -> Trial | None:
+    """A trial to begin or to go on with, or None.
+
+    Where nothing new can begin, a bracket that is not full goes on as if the rest of it had failed.
+    """
+    asked = study._ask(owner=None, n_trials=n_iter)
+    if asked is not None:
+        return asked
+    trials = list(study.trials)
+    begun = {trial.bracket for trial in trials} - {None}
+    wish = study._scheduler.next(study._minimised(trials))
+    while isinstance(wish, Start) and wish.bracket in begun:
+        trials.append(Trial(len(trials), {}, State.FAILED, wish.budget, wish.bracket))
+        wish = study._scheduler.next(study._minimised(trials))
+    if not isinstance(wish, Resume):
+        return None
+    old = trials[wish.number]
+    new = replace(old, state=State.RUNNING, budget=wish.budget)
+    return new if study._store.swap(old, new) else None
 
 
 def _next_budget(trial: Trial, rungs: tuple[float, ...]) -> float | None:

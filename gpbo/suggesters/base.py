@@ -52,7 +52,7 @@ def few_budgets(data: Dataset) -> Dataset:
     """
     known = data.budget.isfinite()
     levels = data.budget[known].unique()
-    if len(levels) <= _MOST_BUDGETS:
+    if len(levels) <= _MOST_BUDGETS or data.X.shape[1] == 0:
         return data
     row = torch.arange(len(data.X), device=data.X.device)
     config = data.X.unique(dim=0, return_inverse=True)[1]

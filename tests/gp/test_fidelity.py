@@ -22,6 +22,7 @@ def draw(*shape, seed=0):
 def test_places_are_even_in_the_logarithm(device):
     assert places(tensor(1, 3, 9, 27).to(device)).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert places(tensor(0, 1, 4).to(device)).tolist() == pytest.approx([0, 0.25, 1])
+    assert places(tensor(5, 5).to(device)).tolist() == [1, 1]
 
 
 def test_the_target_is_the_largest_budget_with_three_values():

@@ -30,11 +30,21 @@ def test_failed_rows_rank_last():
 def test_of_budgets_the_highest_are_kept_whole_and_the_next_in_part():
     y = torch.arange(30, dtype=torch.float64)
     budget = torch.tensor([1.0] * 15 + [3.0] * 10 + [9.0] * 5, dtype=torch.float64)
-    kept = choose_rows_of_budgets(y, budget, 9).tolist()
-    assert kept[4:] == [25, 26, 27, 28, 29]
-    assert set(kept[:4]) <= set(range(15, 25))
-    assert {23, 24} <= set(kept)
+    kept = choose_rows_of_budgets(y, budget, 16).tolist()
+    assert kept[-5:] == [25, 26, 27, 28, 29]
+    assert [sum(low <= i < high for i in kept) for low, high in [(0, 15), (15, 25)]] == [6, 5]
+    assert {23, 24, 13, 14} <= set(kept)
     assert choose_rows_of_budgets(y, budget, 30).tolist() == list(range(30))
+
+
+def test_a_budget_with_more_rows_than_there_is_room_leaves_half_of_it_to_those_below():
+    y = torch.arange(60, dtype=torch.float64)
+    budget = torch.tensor([1.0] * 20 + [9.0] * 40, dtype=torch.float64)
+    kept = choose_rows_of_budgets(y, budget, 30).tolist()
+    assert [sum(i < 20 for i in kept), sum(i >= 20 for i in kept)] == [15, 15]
+    budget = torch.tensor([1.0] * 3 + [9.0] * 57, dtype=torch.float64)
+    kept = choose_rows_of_budgets(y, budget, 30).tolist()
+    assert [sum(i < 3 for i in kept), sum(i >= 3 for i in kept)] == [3, 27]
 
 
 @given(st.integers(1, 60), st.integers(2, 20), st.integers(0, 5))

@@ -1,7 +1,9 @@
 import importlib.util
 import math
+import os
 import pickle
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -256,6 +258,54 @@ class TestWorkers:
             thread.join()
         assert [len(data.pending) for data, _ in recorder.told] == [1, 2, 3]
 
+    def test_studies_do_not_wait_for_each_other(self):
+        meeting = threading.Barrier(2)
+
+        class Meeting(Recorder):
+            def suggest(self, data, cube, n, seed):
+                meeting.wait(20)
+                return super().suggest(data, cube, n, seed)
+
+        storage = optuna.storages.InMemoryStorage()
+        samplers = [GPBOSampler(suggester=Meeting()) for _ in range(2)]
+        studies = [optuna.create_study(storage=storage, sampler=sampler) for sampler in samplers]
+        for study in studies:
+            study.ask(PLANE)
+        threads = [threading.Thread(target=study.ask, args=(PLANE,)) for study in studies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(sampler._suggester.told) for sampler in samplers] == [1, 1]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking while threads run
+    def test_a_fork_amid_a_proposal_can_ask(self):
+        inside, forked = threading.Event(), threading.Event()
+
+        class Slow(Recorder):
+            def suggest(self, data, cube, n, seed):
+                inside.set()
+                assert forked.wait(60)
+                return super().suggest(data, cube, n, seed)
+
+        study = optuna.create_study(sampler=GPBOSampler(suggester=Slow(), device="cpu"))
+        study.ask(PLANE)
+        thread = threading.Thread(target=study.ask, args=(PLANE,))
+        thread.start()
+        assert inside.wait(60)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.alarm(20)  # rather than hang
+                study.sampler = GPBOSampler(suggester=gpbo.SobolSuggester(), device="cpu")
+                os._exit(0 if set(study.ask(PLANE).params) == {"x", "y"} else 1)
+            finally:
+                os._exit(2)
+        forked.set()
+        thread.join()
+        assert os.waitpid(pid, 0)[1] == 0
+
     @pytest.mark.parametrize(("elsewhere_first", "calls"), [(True, 4), (False, 2)])
     def test_who_asks_while_another_process_does_asks_again(self, elsewhere_first, calls):
         study = optuna.create_study(sampler=GPBOSampler())
@@ -457,6 +507,26 @@ class TestRangesThatChange:
             ranges = {"k": IntDistribution(0, 12, step=step)}
             study.add_trial(create_trial(params={"k": step}, distributions=ranges, value=0.0))
         assert GPBOSampler().infer_relative_search_space(study, study.ask()) == {"k": IntDistribution(0, 12)}
+
+    def test_values_between_steps_are_outside(self):
+        study = optuna.create_study()
+        for x in (0.25, 0.3) + 10 * (1.0,):  # 0.3 is 3 steps, up to a rounding error
+            step = 0.1 if x == 1 else None
+            ranges = {"x": FloatDistribution(0, 1, step=step)}
+            study.add_trial(create_trial(params={"x": x}, distributions=ranges, value=0.0))
+        data, _ = told(study)
+        assert len(data.X) == 11
+
+    def test_a_parent_whose_values_were_all_between_the_steps_decides_nothing(self):
+        study = optuna.create_study(sampler=GPBOSampler(suggester=gpbo.RandomSuggester()))
+        for _ in range(3):
+            ranges = {"n": IntDistribution(0, 10), "c": FloatDistribution(0, 1)}
+            study.add_trial(create_trial(params={"n": 3, "c": 0.25}, distributions=ranges, value=0.0))
+        study.optimize(lambda trial: trial.suggest_int("n", 0, 10, step=5), 12)
+        assert {trial.params["n"] for trial in study.trials[3:]} == {0, 5, 10}
+        data, cube = told(study)
+        assert len(data.X) == 12
+        assert cube.conditions == ()
 
     def test_choices_that_were_removed_leave_their_trials_out(self):
         study = optuna.create_study()
@@ -687,6 +757,63 @@ class TestPruner:
             assert not trial.should_prune()
             trial.report(value, 5)
             assert trial.should_prune() is verdict
+
+    @pytest.mark.parametrize("every", [2, 5])
+    def test_who_asks_seldom_is_judged_at_the_highest_rung_that_was_passed(self, every):
+        def value_at(number, step):
+            return number % 7 + 1 / step
+
+        study = optuna.create_study(pruner=GPBOPruner())
+        for number in range(30):
+            trial = study.ask()
+            for step in range(1, 28):
+                trial.report(value_at(number, step), step)
+                if step % every == 0 and trial.should_prune():
+                    study.tell(trial, state=TrialState.PRUNED)
+                    break
+            else:
+                study.tell(trial, value_at(number, step))
+        ends = {trial.last_step for trial in study.trials if trial.state is TrialState.PRUNED}
+        assert ends <= {rung + -rung % every for rung in (1, 3, 9)}
+        assert sum(trial.state is TrialState.PRUNED for trial in study.trials) > 15
+
+    def test_who_may_go_on_is_asked_about_again_only_at_the_next_rung(self):
+        study = optuna.create_study(pruner=GPBOPruner())
+        first = study.ask()
+        first.report(9.0, 1)
+        assert not first.should_prune()
+        for value in (1.0, 2.0, 3.0):
+            other = study.ask()
+            other.report(value, 1)
+            other.should_prune()
+        assert not first.should_prune()
+        for step, verdict in [(2, False), (3, True), (4, True)]:
+            first.report(9.0, step)
+            assert first.should_prune() is verdict
+
+    @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+    def test_a_trial_that_is_run_again_is_judged_again(self):
+        study = optuna.create_study(pruner=GPBOPruner())
+        lost = study.ask()
+        lost.report(9.0, 3)
+        assert not lost.should_prune()
+        for value in (1.0, 2.0, 3.0):
+            trial = study.ask()
+            trial.report(value, 1)
+            trial.should_prune()
+        study.tell(lost, state=TrialState.FAIL)
+        optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[lost.number])
+        again = study.ask()
+        assert study.trials[again.number].system_attrs["retry_history"] == [lost.number]
+        again.report(9.0, 1)
+        assert again.should_prune()
+
+    def test_nan_between_two_questions_is_pruned(self):
+        study = optuna.create_study(pruner=GPBOPruner())
+        trial = study.ask()
+        for step, value in enumerate([math.nan, 1.0], start=1):
+            trial.report(value, step)
+        assert trial.should_prune()
 
     def test_nan_is_pruned_at_once_and_ranks_last(self):
         study = optuna.create_study(pruner=GPBOPruner(2, 6))

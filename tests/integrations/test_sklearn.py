@@ -1,5 +1,6 @@
 """The search estimator: scikit-learn's own checks, and what it adds to them."""
 
+import itertools
 import math
 import pickle
 import warnings
@@ -292,6 +293,66 @@ def test_rungs_over_samples(scheduler):
     assert full[search.best_index_]
     for trial in range(9):
         assert len({str(results["params"][k]) for k in np.flatnonzero(results["trial"] == trial)}) == 1
+
+
+def test_the_median_rule_compares_at_its_stops():
+    search = search_of(n_iter=12, scheduler=gpbo.MedianStopping(135, 15, min_trials=3)).fit(IRIS_X, IRIS_Y)
+    results = search.cv_results_
+    rows = list(zip(results["trial"], results["n_resources"], results["mean_test_score"], strict=True))
+    assert [amount for trial, amount, _ in rows if trial == 0] == [15, 45, 135]
+    n_stopped = 0
+    for k, (trial, amount, score) in enumerate(rows):
+        others = [value for _, at, value in rows[:k] if at == amount]
+        is_stopped = amount < 135 and len(others) >= 3 and score < np.median(others)
+        n_stopped += is_stopped
+        assert (trial in [row[0] for row in rows[k + 1 :]]) == (amount < 135 and not is_stopped)
+    assert n_stopped > 1
+
+
+@pytest.mark.parametrize("scheduler", [gpbo.ASHA(10, 270), gpbo.Hyperband(10, 270), gpbo.MedianStopping(270)])
+def test_a_budget_beyond_the_samples_is_refused_before_any_fit(scheduler):
+    seen = []
+
+    class Spy(LogisticRegression):
+        def fit(self, X, y):
+            seen.append(len(y))
+            return super().fit(X, y)
+
+    search = search_of(Spy(max_iter=500), scheduler=scheduler, n_iter=30)
+    with pytest.raises(SettingError, match="must be at most the 90 samples, got 270"):
+        search.fit(IRIS_X[30:120], IRIS_Y[30:120])
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("n_iter", "batch_size", "space"),
+    [(1, 1, None), (4, 2, None), (10, 4, None), (11, 1, None), (19, 4, None), (50, 2, {"C": [0.01, 1, 9]})],
+)
+def test_a_bracket_that_is_not_full_is_halved_as_if_the_rest_had_failed(n_iter, batch_size, space):
+    scheduler = gpbo.Hyperband(15, 135)
+    search = search_of(
+        space=space, n_iter=n_iter, scheduler=scheduler, batch_size=batch_size, refit=False
+    ).fit(IRIS_X, IRIS_Y)
+    results = search.cv_results_
+    scores = {
+        (trial, amount): score
+        for trial, amount, score in zip(
+            results["trial"], results["n_resources"], results["mean_test_score"], strict=True
+        )
+    }
+    n_trials = n_iter if space is None else 3
+    expected, first = set(), 0
+    for bracket in itertools.cycle(scheduler.brackets):
+        there = list(range(first, min(first + bracket[0][0], n_trials)))
+        if not there:
+            break
+        for size, amount in bracket:
+            there = there[:size]
+            expected |= {(trial, amount) for trial in there}
+            there.sort(key=lambda trial: (-scores[trial, amount], trial))
+        first += bracket[0][0]
+    assert set(scores) == expected
+    assert results["n_resources"][search.best_index_] == 135
 
 
 def test_rungs_over_a_parameter_of_the_estimator():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import torch
 
@@ -22,6 +23,12 @@ def curves(ends, *, failed=()):
 def test_a_few_budgets_are_all_kept():
     data = curves([8, 3, 1])
     assert few_budgets(data) is data
+
+
+def test_a_space_of_constants_is_left_alone():
+    data = curves([20, 9])
+    nothing = replace(data, X=data.X[:, :0])
+    assert few_budgets(nothing) is nothing
 
 
 def test_of_every_epoch_the_rungs_are_kept():

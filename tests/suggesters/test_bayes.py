@@ -431,12 +431,14 @@ def test_batches_and_running_trials_over_budgets(batch, device):
     check(GPSuggester(batch=batch).suggest(data, space.cube, 5, 0), space.cube, data, n=5)
 
 
-def test_of_too_many_rows_those_of_the_highest_budgets_are_kept(monkeypatch):
+@pytest.mark.parametrize("n_full", [15, 55])
+def test_of_too_many_rows_a_part_is_modelled(monkeypatch, n_full):
     monkeypatch.setattr(bayes, "BUDGETS_ON_CPU", 20)
     X = draws(60, 2, seed=0)
-    budget = torch.tensor([1.0] * 45 + [3.0] * 15, dtype=torch.float64)
+    budget = torch.tensor([1.0] * (60 - n_full) + [3.0] * n_full, dtype=torch.float64)
     info = GPSuggester().suggest(dataset(X, surface(X), budget=budget), Cube.continuous(2), 1, 0).info
     assert info["subset"] == 20
+    assert math.isfinite(info["log_ei"])
 
 
 # --- reopening
