@@ -23,3 +23,17 @@ def test_the_study_files_are_valid(tmp_path):
     for text in whole:
         (tmp_path / "page.yaml").write_text(text)
         load_study_file(tmp_path / "page.yaml", tmp_path).suggester()
+
+
+def test_the_whole_file_is_valid_with_outcome_constraints_instead_of_a_pruner(tmp_path):
+    shutil.copytree(ROOT / "examples", tmp_path, dirs_exist_ok=True)
+    page = (ROOT / "docs" / "study-file.md").read_text()
+    text = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
+    other = re.sub(r"^# ", "", text, flags=re.MULTILINE).replace("type: hyperband", "type: none")
+    (tmp_path / "page.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text(other)
+    file, without = (load_study_file(tmp_path / f"{name}.yaml", tmp_path) for name in ("page", "other"))
+    assert file.scheduler() is not None
+    assert file.outcome_constraints == ()
+    assert without.scheduler() is None
+    assert without.outcome_constraints == ("latency <= 10",)

@@ -87,7 +87,8 @@ class Axis:
         """The coordinate of a value."""
         if not isinstance(self.parameter, Categorical):
             return float(value)
-        return float(self.parameter.choices.index(self.parameter.normalise(value)))
+        [u] = self.parameter.to_unit([self.parameter.normalise(value)])  # the middle of its cell
+        return float(int(u * self.parameter.n_levels))
 
     @property
     def layout(self) -> dict[str, Any]:

@@ -110,14 +110,19 @@ def rungs(study: Study) -> Any:
     return finish(figure, "Trials at each budget, and what became of them there", notes, barmode="stack")
 
 
-def curves(study: Study) -> Any:
-    """The value of every trial over its budget, by how the trial stands, and the best one.
+def curves(study: Study, objective: int = 0) -> Any:
+    """The value of every trial over its budget, by how the trial stands, and the best one where there is one.
+
+    Args:
+        study: The study.
+        objective: Whose values, from 0.
 
     Raises:
         NoResultError: if no trial was observed at a budget.
-        SettingError: if all values are of one budget.
+        SettingError: if there is no such objective, or all values are of one budget.
     """
     go = graph_objects()
+    objective = check_objective(study, objective)
     budgets = _budgets(study, "curves")
     if len(budgets) < 2:
         raise SettingError(
@@ -125,20 +130,21 @@ def curves(study: Study) -> Any:
         )
     figure = go.Figure()
     for state, colour in _STATES.items():
-        trials = [t for t in study.trials if t.state is state and t.observations]
-        if trials:
-            x, y, words = _broken_lines(trials)
+        x, y, words = _broken_lines([t for t in study.trials if t.state is state], objective)
+        if x:
             line = {"color": colour, "width": 1}
             figure.add_scatter(
                 x=x, y=y, text=words, name=str(state), mode="lines+markers", opacity=0.55, line=line,
                 marker={"size": 4}, hovertemplate="%{text}<br>budget %{x:g}: %{y:.6g}<extra></extra>",
             )  # fmt: skip
-    if any(t.state is State.COMPLETE for t in study.trials):
-        x, y, words = _broken_lines([study.best])
+    # several objectives have a front instead, and it may be that no trial is feasible
+    best = [study.best] if len(study.directions) == 1 and study._comparable() else []
+    x, y, words = _broken_lines(best, objective)
+    if x:
         line = {"color": "black", "width": 3}
         figure.add_scatter(x=x, y=y, text=words, name="best", mode="lines+markers", line=line)
-    values = [o.value for t in study.trials for o in t.observations]
-    figure.update_yaxes(**value_axis(values, wanted(study, 0)))
+    values = [o.values[objective] for t in study.trials for o in t.observations if o.budget is not None]
+    figure.update_yaxes(**value_axis(values, wanted(study, objective)))
     figure.update_xaxes(
         title_text="budget",
         type="log" if budgets[-1] >= 8 * budgets[0] > 0 else "linear",
@@ -230,15 +236,19 @@ def _value_dimension(
     }
 
 
-def _broken_lines(trials: list[Trial]) -> tuple[list[float | None], list[float | None], list[str | None]]:
-    """All trials in one trace, with gaps between them."""
+def _broken_lines(
+    trials: list[Trial], objective: int
+) -> tuple[list[float | None], list[float | None], list[str | None]]:
+    """All trials with budgets in one trace, with gaps between them."""
     x: list[float | None] = []
     y: list[float | None] = []
     words: list[str | None] = []
     for trial in trials:
         seen = sorted((o for o in trial.observations if o.budget is not None), key=lambda o: o.budget or 0.0)
+        if not seen:
+            continue
         x += [*(o.budget for o in seen), None]
-        y += [*(o.value for o in seen), None]
+        y += [*(o.values[objective] for o in seen), None]
         words += [*([hover(trial)] * len(seen)), None]
     return x[:-1], y[:-1], words[:-1]
 

@@ -165,7 +165,10 @@ class GPBOSearch(Searcher):
             if isinstance(wish, Resume) and self._is_tied(trials[wish.number]):
                 return None  # it waits in Ray and is resumed there
             trial = study._ask(self._experiment)
-            return self.FINISHED if trial is None else self._suggested(trial, trial_id)
+            if trial is not None:
+                return self._suggested(trial, trial_id)
+            # a resume fails where another process has just changed the trial: Ray asks again
+            return self.FINISHED if isinstance(wish, Start) else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the result in case the trial ends without another, as it does if Ray stops it in a pause."""

@@ -63,7 +63,7 @@ def flat(config: Mapping[str, Any]) -> Config:
 
 
 def nested(config: Mapping[str, Any]) -> Config:
-    """The config as Ray wants it; numbers in flat names are places in lists."""
+    """The config as Ray wants it; numbers in flat names are places in lists, where they are 0, 1, ... ."""
     tree: Config = {}
     for name, value in config.items():
         *keys, last = name.split(_DELIMITER)
@@ -78,7 +78,9 @@ def _with_lists(tree: Any) -> Any:
     if not isinstance(tree, dict):
         return tree
     inner = {key: _with_lists(value) for key, value in tree.items()}
-    return list(inner.values()) if all(key.isdigit() for key in inner) else inner
+    places = [str(i) for i in range(len(inner))]
+    # where an element is absent, a list would move those behind it to the places of others
+    return [inner[place] for place in places] if inner.keys() == set(places) else inner
 
 
 def _checked(param_space: Any) -> Mapping[str, Any]:

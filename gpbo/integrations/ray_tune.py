@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gpbo.checks import finite
 from gpbo.errors import MissingExtraError, SettingError
+from gpbo.integrations.hosts import check_tested
 from gpbo.integrations.ray_search import GPBOSearch, entry
 from gpbo.integrations.ray_space import space_from_ray
 from gpbo.results import to_values
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOScheduler", "GPBOSearch", "HyperBandForBOHB", "TuneBOHB", "space_from_ray"]
 
-_TESTED = (2, 50), (2, 60)
 _NEAR = 1e-9  # relative: a report so near to a rung has reached it
 _BOHB_SETTINGS = {  # hpbandster's names and ours
     "min_points_in_model": "min_points",
@@ -56,10 +55,7 @@ _BOHB_SETTINGS = {  # hpbandster's names and ours
 
 logger = logging.getLogger(__name__)
 
-_version = tuple(int(part) for part in ray.__version__.split(".")[:2])
-if not _TESTED[0] <= _version <= _TESTED[1]:
-    low, high = (".".join(map(str, one)) for one in _TESTED)
-    warnings.warn(f"gpbo is tested with Ray {low} to {high}; this is Ray {ray.__version__}.", stacklevel=2)
+check_tested("Ray", ray.__version__, "2.50", "2.60")
 
 
 class GPBOScheduler(TrialScheduler):

@@ -355,6 +355,37 @@ def test_curves_have_every_value_and_the_best_trial(halving):
         plots.curves(study)
 
 
+def test_curves_of_several_objectives_show_one_and_no_best():
+    study = gpbo.Study({"a": gpbo.Float(0, 1)}, direction=["minimize", "maximize"])
+    for k in range(4):
+        study.add({"a": k / 10}, [k, 10 - k], budget=1 + k % 2)
+    for objective, values, title in [(0, [0, 1, 2, 3], "0 (minimized)"), (1, [10, 9, 8, 7], "1 (maximized)")]:
+        figure = plots.curves(study, objective)
+        [line] = figure.data
+        assert [y for y in line.y if y is not None] == values
+        assert figure.layout.yaxis.title.text == f"value_{title}"
+    with pytest.raises(SettingError, match="`objective` must be a whole number from 0 to 1, got 2"):
+        plots.curves(study, 2)
+
+
+def test_curves_without_a_feasible_trial_have_no_best():
+    study = gpbo.Study({"a": gpbo.Float(0, 1)}, outcome_constraints="load <= 0.5")
+    for k in range(3):
+        study.add({"a": k / 10}, k, budget=1 + k % 2, outcomes={"load": 1})
+    assert [t.name for t in plots.curves(study).data] == ["complete"]
+    study.add({"a": 0.9}, 5, budget=2, outcomes={"load": 0})
+    assert list(traces(plots.curves(study))["best"][0].y) == [5]
+
+
+def test_curves_leave_out_what_has_no_budget():
+    study = gpbo.Study({"a": gpbo.Float(0, 1)})
+    for k in range(2):
+        study.add({"a": k / 10}, k, budget=1 + k)
+    study.add({"a": 0.9}, -1e9)
+    figure = plots.curves(study)
+    assert [(t.name, list(t.y)) for t in figure.data] == [("complete", [0, None, 1])]
+
+
 def test_the_front_and_what_lies_behind_it(several):
     found = traces(plots.front(several))
     [front], [beaten], [infeasible] = found["Pareto front"], found["beaten"], found["infeasible"]
@@ -386,6 +417,21 @@ def test_names_and_choices_are_no_markup():
     for name in OF_A_PLAIN_STUDY:
         assert "<b>" not in EVERY_PLOT[name](study).to_json().replace("\\u003c", "<")
     assert Axis("x", space["<b>x</b>"]).layout["ticktext"] == ["&lt;i&gt;", "'1'", "1"]
+
+
+def test_choices_that_are_equal_stand_apart():
+    study = gpbo.Study({"x": gpbo.Categorical([1, True, 0, False]), "b": gpbo.Float(0, 1)})
+    for k, choice in enumerate([1, True, 0, False]):
+        study.add({"x": choice, "b": 0.5}, float(k))
+    axis = Axis("x", study.space.parameters["x"])
+    assert [axis.at(trial.config["x"]) for trial in study.trials] == [0, 1, 2, 3]
+    assert list(plots.parallel(study).data[0].dimensions[0].values) == [0, 1, 2, 3]
+
+
+def test_a_choice_stands_where_its_tick_is():
+    for n in (1, 2, 3, 49, 1000):
+        axis = Axis("x", gpbo.Categorical(range(n)))
+        assert [axis.at(choice) for choice in range(n)] == axis.layout["tickvals"]
 
 
 def test_values_decades_apart_stand_on_a_log_axis():

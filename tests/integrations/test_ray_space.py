@@ -68,6 +68,27 @@ def test_nested_spaces_have_flat_names_and_come_back():
     assert flat({"opt/lr": 1, "opt": {"name": 2}}) == {"opt/lr": 1, "opt/name": 2}
 
 
+def test_lists_are_in_the_order_of_their_numbers():
+    assert nested({"l/1": "b", "l/0": "a"}) == {"l": ["a", "b"]}
+    config = {f"l/{i}/x": i for i in reversed(range(12))}
+    assert nested(config) == {"l": [{"x": i} for i in range(12)]}
+    assert nested({"l/10": 0, "l/9": 1}) == {"l": {"10": 0, "9": 1}}
+
+
+def test_what_follows_an_absent_element_keeps_its_place():
+    space = SearchSpace(
+        {"deep": Categorical([True, False]), "l/0": Float(0, 1, when={"deep": True}), "l/1": 7}
+    )
+    for deep, config in [
+        (True, {"deep": True, "l": [0.5, 7]}),
+        (False, {"deep": False, "l": {"1": 7}}),
+    ]:
+        flat_one = {"deep": deep, **({"l/0": 0.5} if deep else {}), "l/1": 7}
+        assert nested(space.validate(flat_one)) == config
+        assert flat(config) == flat_one
+    assert nested({"l/²": 1, "l/00": 2}) == {"l": {"²": 1, "00": 2}}
+
+
 def test_a_tuner_adds_its_constants_itself_but_a_list_is_whole():
     tuned = {"any": object(), **NESTED}
     assert list(tuned_space(tuned).parameters) == ["opt/lr", "layers/0", "layers/1/width", "layers/1/act"]

@@ -29,6 +29,7 @@ from gpbo.errors import ConfigError, ResultError, SettingError
 from gpbo.integrations import ray_tune
 from gpbo.integrations.ray_tune import GPBOScheduler, GPBOSearch, HyperBandForBOHB, TuneBOHB
 from gpbo.schedulers.base import RunToEnd
+from gpbo.trial import Resume
 
 SPACE = SearchSpace({"opt/x": Float(0, 1)})
 
@@ -494,6 +495,38 @@ def test_a_finite_space_comes_to_its_end():
     assert {t.config["c"] for t in search.study.trials} == {7}
 
 
+class _Disturbed:
+    """Has another process amend a paused trial, once, when it is about to be resumed."""
+
+    def __init__(self, scheduler, other):
+        self.scheduler, self.other, self.resumes = scheduler, other, 0
+        self.rungs, self.judge = scheduler.rungs, scheduler.judge
+
+    def next(self, trials):
+        wish = self.scheduler.next(trials)
+        if isinstance(wish, Resume):
+            self.resumes += 1
+            if self.resumes == 2:  # the first look is the search's own, the second is that of `ask`
+                self.other.amend(wish.number, -1.0)
+        return wish
+
+
+def test_a_resume_that_another_process_foils_is_not_the_end(tmp_path):
+    path = tmp_path / "study.db"
+    study = Study(SPACE, scheduler=ASHA(1, 9), suggester=RandomSuggester(), store=path)
+    for trial in study.ask(3):
+        study.tell(trial, trial.number)
+    search = search_for(tmp_path)
+    scheduler = _Disturbed(ASHA(1, 9), study)
+    search.schedule(scheduler)
+    assert search.suggest("a") is None
+    assert scheduler.resumes == 2
+    assert search.suggest("a") == {"opt": {"x": search.study.trials[0].config["opt/x"]}}
+    assert search.study.trials[0].value == -1.0
+    search.study.close()
+    study.close()
+
+
 def test_the_space_and_the_objective_may_come_from_the_tuner():
     search = GPBOSearch()
     assert search.set_search_properties(
@@ -595,6 +628,12 @@ def test_another_version_of_ray_is_named_once(monkeypatch):
     with pytest.warns(UserWarning, match="gpbo is tested with Ray 2.50 to 2.60; this is Ray 9.1.0") as caught:
         runpy.run_path(ray_tune.__file__)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("version", ["2.50", "2.60rc1", "2.60.0.dev0"])
+def test_a_version_of_ray_that_is_tested(monkeypatch, version):
+    monkeypatch.setattr(ray, "__version__", version)
+    runpy.run_path(ray_tune.__file__)  # a warning would be an error
 
 
 def test_errors_stay_unless_ray_runs_the_trial_again(tmp_path):
