@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpbo.checks import whole
 from gpbo.errors import ConfigError, MissingExtraError, ResultError, SettingError, did_you_mean
 from gpbo.integrations.ray_space import flat, nested, space_from_ray, tuned_space
-from gpbo.schedulers.base import Scheduler
+from gpbo.schedulers.base import Scheduler, closing
 from gpbo.space import Config, SearchSpace
 from gpbo.stores.base import Store
 from gpbo.stores.memory import MemoryStore
@@ -276,7 +276,7 @@ class GPBOSearch(Searcher):
             return None
         with self.study._store.asking():
             trials = self.study._store.trials()
-            wish = self._wish(trials, closing=closing)
+            wish = self._wish(trials, is_closing=closing)
             if not isinstance(wish, Resume):
                 return None
             old = trials[wish.number]
@@ -339,15 +339,10 @@ class GPBOSearch(Searcher):
         space = self._space or self.study.space
         return {name: value for name, value in flat(point).items() if name in space.parameters}
 
-    def _wish(self, trials: Sequence[Trial], *, closing: bool = False) -> Decision:
+    def _wish(self, trials: Sequence[Trial], *, is_closing: bool = False) -> Decision:
         """What the scheduler would have done now."""
-        scheduler, minimised = self.study._scheduler, self.study._minimised
-        wish = scheduler.next(minimised(trials))
-        while closing and isinstance(wish, Start) and wish.bracket in {t.bracket for t in trials} - {None}:
-            # nothing more will come: the rest of the bracket counts as failed
-            trials = [*trials, Trial(len(trials), {}, State.FAILED, wish.budget, wish.bracket)]
-            wish = scheduler.next(minimised(trials))
-        return wish
+        trials = self.study._minimised(trials)
+        return closing(self.study._scheduler, trials) if is_closing else self.study._scheduler.next(trials)
 
     def _has_room(self) -> bool:
         if not self._max_concurrent:

@@ -22,9 +22,10 @@ from gpbo.errors import MissingExtraError, SettingError, did_you_mean
 from gpbo.integrations.hosts import check_tested, release
 from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
+from gpbo.schedulers.base import closing
 from gpbo.space import SearchSpace
 from gpbo.study import Study
-from gpbo.trial import Resume, Start, State, Trial
+from gpbo.trial import Resume, State, Trial
 
 if TYPE_CHECKING:
     from gpbo.schedulers.base import Scheduler
@@ -386,12 +387,8 @@ def _next_trial(study: Study, n_iter: int) -> Trial | None:
     asked = study._ask(owner=None, n_trials=n_iter)
     if asked is not None:
         return asked
-    trials = list(study.trials)
-    begun = {trial.bracket for trial in trials} - {None}
-    wish = study._scheduler.next(study._minimised(trials))
-    while isinstance(wish, Start) and wish.bracket in begun:
-        trials.append(Trial(len(trials), {}, State.FAILED, wish.budget, wish.bracket))
-        wish = study._scheduler.next(study._minimised(trials))
+    trials = study.trials
+    wish = closing(study._scheduler, study._minimised(trials))
     if not isinstance(wish, Resume):
         return None
     old = trials[wish.number]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from gpbo.trial import Decision, Start, State, Trial
+from gpbo.trial import Decision, Done, Start, State, Trial
 
 _CHUNK = 128  # trials that are compared at once
 
@@ -37,6 +37,19 @@ class Scheduler(Protocol):
     def judge(self, trials: Sequence[Trial], number: int) -> State:
         """The state of trial `number` after its newest observation, which is in `trials`."""
         ...
+
+
+def closing(scheduler: Scheduler, trials: Sequence[Trial]) -> Decision:
+    """What is left to do where no trial is to be begun any more; `Done` if nothing is.
+
+    What a begun bracket lacks counts as failed, so that the best of those there are go on.
+    """
+    begun = {trial.bracket for trial in trials} - {None}
+    wish = scheduler.next(trials)
+    while isinstance(wish, Start) and wish.bracket in begun:
+        trials = [*trials, Trial(len(trials), {}, State.FAILED, wish.budget, wish.bracket)]
+        wish = scheduler.next(trials)
+    return Done() if isinstance(wish, Start) else wish
 
 
 class RunToEnd:

@@ -5,8 +5,9 @@ import pytest
 
 import gpbo
 from gpbo.errors import SettingError
+from gpbo.schedulers.base import closing
 from gpbo.schedulers.hyperband import Hyperband, SuccessiveHalving, hyperband_brackets
-from gpbo.trial import Observation, Resume, Start, State, Trial
+from gpbo.trial import Done, Observation, Resume, Start, State, Trial
 
 
 def trial(number, bracket, state, budget, *seen):
@@ -133,3 +134,14 @@ def test_a_simulation_reports_where_budgets_end():
         suggester=gpbo.RandomSuggester(), n_trials=15, device="cpu",
     )  # fmt: skip
     assert len(found.reports) == (9 + 3 + 1) + (3 + 1) + 3
+
+
+def test_closing_lets_the_best_of_a_bracket_that_is_not_full_go_on():
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=Hyperband(1, 9), suggester=gpbo.RandomSuggester())
+    assert closing(study._scheduler, study.trials) == Done()
+    for _ in range(4):
+        trial = study.ask()
+        study.tell(trial, trial.config["x"])
+    best = min(study.trials, key=lambda trial: trial.config["x"])
+    assert closing(study._scheduler, study.trials) == Resume(best.number, 3)
+    assert study._scheduler.next(study.trials) == Start(1, 0)
