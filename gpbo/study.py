@@ -289,9 +289,6 @@ class Study:
         values, measured = self._read(value, outcomes)
         if budget is not None:
             budget = finite("budget", budget, low=0)
-            rungs = self._scheduler.rungs
-            if rungs and budget > rungs[-1]:
-                raise SettingError(f"`budget` must be at most the full budget, {rungs[-1]}, got {budget}.")
         if seconds is not None:
             seconds = finite("seconds", seconds, low=0)
         bad = not_finite(values, measured)

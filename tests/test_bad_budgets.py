@@ -21,7 +21,7 @@ from gpbo import (
     Study,
     SuccessiveHalving,
 )
-from gpbo.errors import NoResultError, SettingError, TrialStateError
+from gpbo.errors import NoResultError, ResultError, SettingError, TrialStateError
 from gpbo.suggesters.base import Suggestion
 
 LINE = SearchSpace(x=Float(0, 1))
@@ -228,3 +228,11 @@ def test_where_every_trial_failed_the_log_says_so_and_why(caplog):
     study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=ASHA(1, 9), suggester=gpbo.RandomSuggester())
     study.optimize(objective, n_trials=3, progress=False)
     assert "all 3 trials that ended have failed; the last: RuntimeError: boom" in caplog.text
+
+
+def test_a_report_beyond_the_full_budget_names_what_the_trial_was_given():
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=ASHA(1, 9), suggester=gpbo.RandomSuggester())
+    trial = study.ask()
+    with pytest.raises(ResultError, match="must be at most what trial 0 was given, 1, got 99"):
+        study.tell(trial, 0.1, budget=99)
+    assert study.trials == [trial]
