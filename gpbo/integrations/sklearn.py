@@ -24,11 +24,10 @@ from gpbo.errors import MissingExtraError, SettingError, did_you_mean
 from gpbo.integrations.hosts import check_tested, release
 from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
-from gpbo.schedulers.base import closing
 from gpbo.space import SearchSpace
 from gpbo.stores.memory import MemoryStore
 from gpbo.study import Study
-from gpbo.trial import Resume, State, Trial
+from gpbo.trial import State, Trial
 
 if TYPE_CHECKING:
     from gpbo.schedulers.base import Scheduler
@@ -224,7 +223,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         running = [trial for trial in study.trials if trial.state is State.RUNNING]  # of one that was killed
         while True:
             if rungs:
-                asked = (_next_trial(study, n_iter) for _ in range(size - len(running)))
+                asked = (study._ask(owner=None, n_trials=n_iter) for _ in range(size - len(running)))
                 running += [trial for trial in asked if trial is not None]
             elif not running and len(study.trials) < n_iter:
                 running = study.ask(min(size, n_iter - len(study.trials)))
@@ -549,23 +548,6 @@ def _is_plain(choice: Any) -> bool:
     if isinstance(choice, float | np.floating):
         return math.isfinite(choice)
     return isinstance(choice, _PLAIN)
-
-
-def _next_trial(study: Study, n_iter: int) -> Trial | None:
-    """A trial to begin or to go on with, or None.
-
-    Where nothing new can begin, a bracket that is not full goes on as if the rest of it had failed.
-    """
-    asked = study._ask(owner=None, n_trials=n_iter)
-    if asked is not None:
-        return asked
-    trials = study.trials
-    wish = closing(study._scheduler, study._minimised(trials))
-    if not isinstance(wish, Resume):
-        return None
-    old = trials[wish.number]
-    new = replace(old, state=State.RUNNING, budget=wish.budget)
-    return new if study._store.swap(old, new) else None
 
 
 def _next_budget(trial: Trial, rungs: tuple[float, ...]) -> float | None:
