@@ -24,7 +24,7 @@ from gpbo.executors.base import Executor, Outcome
 from gpbo.executors.interrupts import Interrupts
 from gpbo.executors.local import InlineExecutor, ProcessExecutor
 from gpbo.executors.owner import RELEASED, is_gone, ownership
-from gpbo.job import Run
+from gpbo.job import Run, check_signature
 from gpbo.progress import Progress
 from gpbo.trial import Observation, State, Trial
 
@@ -56,6 +56,7 @@ def run(
     if not callable(objective):
         raise SettingError(f"`objective` must be a function of a config, got {objective!r}.")
     has_budgets = bool(study._scheduler.rungs)
+    check_signature(objective, has_budgets=has_budgets)
     if checkpoints is not None and not has_budgets:
         raise SettingError("`checkpoints` needs a scheduler with budgets, which pauses and resumes trials.")
     callbacks = _functions("callbacks", callbacks)
