@@ -164,9 +164,11 @@ class _Loop:
         if ended and all(trial.state is State.FAILED for trial in ended):
             error = (ended[-1].error or "").splitlines()
             logger.warning(
-                "study %r: all %d trials that ended have failed; the last: %s",
+                "study %r: %s failed; the last: %s",
                 self.study.name,
-                len(ended),
+                f"all {len(ended)} trials that ended have"
+                if len(ended) > 1
+                else "the only trial that ended has",
                 error[-1] if error else "no reason is known",
             )
         elif rungs and not any(trial.state is State.COMPLETE for trial in ended):
