@@ -79,7 +79,9 @@ class Point:
     alpha: Tensor  # (b, n)
 
     def take(self, rows: Tensor) -> Point:
-        """The settings at these rows of the batch, given by their indices or a mask."""
+        """The settings at these rows of the batch, given by a mask or their ascending indices."""
+        if len(rows.nonzero() if rows.dtype == torch.bool else rows) == len(self.theta):
+            return self
         return Point(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def put(self, rows: Tensor, other: Point) -> Point:
