@@ -32,12 +32,12 @@ from gpbo.errors import (
 from gpbo.markup import paragraph, table
 from gpbo.outcomes import OutcomeConstraint, are_met, parse_outcome_constraints
 from gpbo.results import not_finite, to_outcomes, to_values
-from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler
+from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler, closing
 from gpbo.schedulers.rungs import is_reported, report_budget
 from gpbo.space import Config, SearchSpace
 from gpbo.stores.base import Store
 from gpbo.stores.open import open_store
-from gpbo.trial import Done, Observation, Resume, Start, State, Trial, Wait
+from gpbo.trial import Observation, Resume, Start, State, Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -551,7 +551,8 @@ class Study:
                 under outcome constraints a pair of that and a dictionary of the outcomes. With budgets it
                 takes a `Job`, or a config and a budget.
             n_trials: Stop when the study holds so many trials of its own, earlier ones included; with
-                budgets, when none of them is to go on either.
+                budgets, when none of them is to go on either. Of a bracket that is not full then, or for
+                which a finite space has no more configs, the best go on as if the missing ones had failed.
             workers: How many processes evaluate; 1 without `trial_timeout` evaluates in this process.
             timeout: Start nothing more after so many seconds.
             callbacks: Each called as ``callback(study, trial)`` after every finished trial.
@@ -601,17 +602,18 @@ class Study:
         with self._store.asking():
             trials = self._store.trials()
             wish = self._scheduler.next(self._minimised(trials))
-            if isinstance(wish, Wait | Done):
+            if isinstance(wish, Start):
+                if n_trials is None or not len(trials) >= n_trials <= sum(t.is_own for t in trials):
+                    queued = [] if fixed else self._queued(trials)
+                    added = self._add(trials, queued or self._suggest(trials, 1, fixed or {}), wish, owner)
+                    if added or fixed:
+                        return added[0] if added else None
+                wish = closing(self._scheduler, self._minimised(trials))
+            if not isinstance(wish, Resume):
                 return None
-            if isinstance(wish, Resume):
-                old = trials[wish.number]
-                new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
-                return _lent(new) if self._store.swap(old, new) else None
-            if n_trials is not None and len(trials) >= n_trials <= sum(t.is_own for t in trials):
-                return None
-            queued = [] if fixed else self._queued(trials)
-            added = self._add(trials, queued or self._suggest(trials, 1, fixed or {}), wish, owner)
-            return added[0] if added else None
+            old = trials[wish.number]
+            new = replace(old, state=State.RUNNING, budget=wish.budget, owner=owner)
+            return _lent(new) if self._store.swap(old, new) else None
 
     def _add(
         self, trials: Sequence[Trial], chosen: Sequence[_Chosen], wish: Start, owner: str | None

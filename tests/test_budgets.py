@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,12 +164,52 @@ class TestDecisions:
         assert history(study) == history(by_hand(by_hand(make_study(), 5), 25))
 
     def test_too_few_trials_for_a_promotion_are_warned_of(self, caplog):
-        study = make_study("halving").optimize(train, 8)
+        study = make_study().optimize(train, 2)
         assert {t.state for t in study.trials} == {State.PAUSED}
         assert "no trial has reached the full budget, 9; with more trials" in caplog.text
         caplog.clear()
-        study.optimize(train, 9)
+        study.optimize(train, 20)
         assert "full budget" not in caplog.text
+
+    @pytest.mark.parametrize("scheduler", ["hyperband", "halving"])
+    @pytest.mark.parametrize("n_trials", [1, 5, 8, 11])
+    def test_a_bracket_that_is_not_full_is_brought_to_its_end(self, scheduler, n_trials, caplog):
+        study = make_study(scheduler).optimize(train, n_trials)
+        assert len(study.trials) == n_trials
+        assert State.COMPLETE in {t.state for t in study.trials if t.bracket == study.trials[-1].bracket}
+        assert study.ask() is not None  # a new one: nothing is left to go on with
+        assert len(study.trials) == n_trials + 1
+        assert "full budget" not in caplog.text
+        assert history(make_study(scheduler).optimize(train, n_trials)) == history(
+            by_hand(make_study(scheduler), n_trials)
+        )
+
+    def test_the_best_of_a_bracket_that_is_not_full_go_on(self):
+        values = {0.1: 3.0, 0.2: 1.0, 0.3: 2.0, 0.4: 4.0, 0.5: 0.5}
+        study = gpbo.Study({"x": gpbo.Categorical(list(values))}, scheduler=gpbo.SuccessiveHalving(1, 9))
+        for x in values:
+            study.enqueue({"x": x})
+        study.optimize(lambda config, budget: values[config["x"]] + budget, 5)
+        assert [t.budget for t in study.trials] == [1, 3, 3, 1, 9]  # 3 and then 1, as of a full one
+
+    def test_a_bracket_that_was_brought_to_its_end_may_still_be_filled(self):
+        study = make_study("halving").optimize(train, 5)
+        study.optimize(train, 30)
+        assert len(study.trials) == 30
+        assert {t.state for t in study.trials} == {State.COMPLETE, State.PAUSED}
+        assert max(t.bracket for t in study.trials) == 3  # nine each
+
+    @pytest.mark.parametrize("scheduler", ["hyperband", "halving"])
+    def test_a_finite_space_that_runs_out_ends_with_what_was_begun(self, scheduler):
+        def study():
+            return gpbo.Study({"x": gpbo.Int(1, 5)}, scheduler=SCHEDULERS[scheduler])
+
+        endless = study().optimize(train)
+        assert sorted(t.config["x"] for t in endless.trials) == [1, 2, 3, 4, 5]
+        assert State.COMPLETE in {t.state for t in endless.trials}
+        assert endless.ask() is None
+        assert history(endless) == history(study().optimize(train, 20))
+        assert history(endless) == history(by_hand(study(), None))
 
     def test_a_queued_config_and_rules_to_stop_hold(self):
         study = make_study()
@@ -354,6 +395,23 @@ class TestInterrupts:
         assert history(study) == history(whole)
         trained = (tmp_path / "log").read_text().splitlines()
         assert len(trained) - len(set(trained)) <= 1
+
+    @pytest.mark.parametrize("moment", range(1, 40, 4))
+    def test_at_any_moment_of_the_end_changes_no_decision(self, moment, tmp_path):
+        """Also not while a bracket that is not full is brought to its end."""
+        inner, calls = training(), []
+
+        def objective(job):
+            calls.append(job.number)
+            if len(calls) == moment:
+                raise KeyboardInterrupt
+            inner(job)
+
+        study = make_study("hyperband")
+        with suppress(KeyboardInterrupt):
+            study.optimize(objective, 12)
+        study.optimize(objective, 12)
+        assert history(study) == history(make_study("hyperband").optimize(train, 12))
 
     def test_ctrl_c_during_the_write_of_a_report_waits_until_it_is_written(self):
         written = []
