@@ -164,6 +164,25 @@ def test_run_with_budgets(gpbo_cli, study_file, form):
     assert "paused" in out
 
 
+def test_an_objective_of_another_form_is_refused_where_it_is_named(gpbo_cli, study_file):
+    module = study_file()
+    Path(f"{module}.py").write_text("def objective(job):\n    return 0\n")
+    code, _, err = gpbo_cli("run")
+    assert code == 1
+    assert "study.yaml:" in err
+    assert "`objective` must be f(config), got objective(job). Jobs and budgets come with" in err
+    assert not Path("study.db").exists()
+
+
+def test_the_best_says_its_budget(gpbo_cli, study_file):
+    module = study_file(
+        **{"resources:": "pruner: {type: asha, max_resource: 9}\nresources:", "n_trials: 4": "n_trials: 9"}
+    )
+    Path(f"{module}.py").write_text(FORMS["plain"])
+    assert " at budget 9" in gpbo_cli("run")[1].split("best: ")[1].splitlines()[0]
+    assert json.loads(gpbo_cli("best", "--json")[1])["budget"] == 9
+
+
 def test_run_says_what_is_not_at_work(gpbo_cli, study_file, tmp_path):
     Path("sweep.yaml").write_text(
         f"command: ['{sys.executable}', '-c', 'print(1)']\nproject: p\nmethod: random\nrun_cap: 2\n"
