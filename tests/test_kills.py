@@ -126,7 +126,7 @@ def fork(folder: Path, scheduler: str, fuse: int) -> int:
         status = 1
         try:
             Fuse.left = fuse
-            os.fsync = counted(lambda file: None)  # type: ignore[assignment]  # what is killed leaves no page behind
+            os.fsync = counted(lambda file: None)  # what is killed leaves no page behind
             for name in ("rename", "mkdir", "rmdir", "unlink"):
                 setattr(os, name, counted(getattr(os, name)))
             drive(folder, scheduler)
