@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 import typer
 
 from gpbo._version import __version__
-from gpbo.errors import GpboError, ObjectiveError, SettingError, StudyFileError
+from gpbo.errors import GpboError, ObjectiveError, SettingError, SignatureError, StudyFileError
 from gpbo.executors.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -291,14 +291,16 @@ def _check_stop_rule(file: StudyFile, n_trials: int | None, seconds: float | Non
 
 def _check_objective(file: StudyFile) -> None:
     """Find the function before anything is stored or started."""
+    from gpbo.job import check_signature
     from gpbo.objective import FunctionObjective
 
     if isinstance(file.objective, FunctionObjective):
+        scheduler = file.scheduler()
         try:
-            file.objective.resolve()
-        except ObjectiveError as error:
+            check_signature(file.objective.resolve(), has_budgets=bool(scheduler and scheduler.rungs))
+        except (ObjectiveError, SignatureError) as error:
             line = file.source.line(("objective",))
-            raise ObjectiveError(f"{file.source.name}:{line}: {error}") from error
+            raise type(error)(f"{file.source.name}:{line}: {error}") from error
 
 
 def _announce(file: StudyFile, study: Study, n_trials: int | None) -> None:
@@ -402,7 +404,13 @@ def _best(study: Study) -> list[dict[str, Any]]:
         return []
     key = "value" if len(study.directions) == 1 else "values"
     return [
-        {"number": t.number, key: getattr(t, key), "outcomes": dict(t.outcomes), "config": dict(t.config)}
+        {
+            "number": t.number,
+            key: getattr(t, key),
+            **({} if t.observations[-1].budget is None else {"budget": t.observations[-1].budget}),
+            "outcomes": dict(t.outcomes),
+            "config": dict(t.config),
+        }
         for t in found
     ]
 
@@ -431,6 +439,7 @@ def _text(summary: dict[str, Any]) -> str:
 
 def _trial_lines(trial: dict[str, Any]) -> list[str]:
     result = f"value {trial['value']:.6g}" if "value" in trial else f"values {list(trial['values'])}"
+    result += f" at budget {trial['budget']:g}" if "budget" in trial else ""
     measured = "".join(f", {name} {value:.6g}" for name, value in trial["outcomes"].items())
     return [
         f"trial {trial['number']}, {result}{measured}",

@@ -79,6 +79,10 @@ class Rule:
                 "inactive parameters are absent, so use config.get(name) for them."
             ) from error
 
+    def is_broken_by(self, fixed: Mapping[str, Any]) -> bool:
+        """Whether it is an expression that breaks however all other parameters are chosen."""
+        return self._tree is not None and self._names <= fixed.keys() and not self.holds(fixed)
+
     def _parse(self, text: str, parameters: Collection[str]) -> tuple[ast.expr, set[str]]:
         try:
             tree = ast.parse(text, mode="eval").body

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gpbo.markup import paragraph, table
 from gpbo.schedulers.asha import ASHA
 from gpbo.schedulers.base import Scheduler
 from gpbo.schedulers.rungs import check_reduction_factor, quota
@@ -82,6 +83,13 @@ class RungAgreement:
     false_stops: Estimate | None = None
     misleads: bool | None = None
 
+    @property
+    def verdict(self) -> str:
+        """Whether the lower rung misleads, in words."""
+        if self.kendall is None:
+            return "too few trials"
+        return {True: "MISLEADS", False: "tells enough", None: "unclear"}[self.misleads]
+
     def __str__(self) -> str:
         head = f"From budget {self.low:g} to {self.high:g} ({self.n} of {self.n_low} trials): "
         if self.kendall is None:
@@ -89,10 +97,9 @@ class RungAgreement:
         tau = f"the order of two trials is kept with Kendall's tau {self.kendall}"
         if self.recall is None or self.false_stops is None:
             return f"{head}{tau}, but that is among the trials that went on alone, and too low for all."
-        verdict = {True: "MISLEADS", False: "tells enough", None: "unclear"}[self.misleads]
         return (
-            f"{head}{verdict}; {tau}. Of the best at {self.high:g}, a share of {self.recall} were among the "
-            f"best at {self.low:g}; of those stopped, {self.false_stops} would have been."
+            f"{head}{self.verdict}; {tau}. Of the best at {self.high:g}, a share of {self.recall} were among "
+            f"the best at {self.low:g}; of those stopped, {self.false_stops} would have been."
         )
 
 
@@ -143,6 +150,18 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return "\n".join([*map(str, self.rungs), *map(str, self.slow_starts), *self.advice])
+
+    def _repr_html_(self) -> str:
+        columns = [
+            *("budget", "next", "trials", "audits"),
+            *("Kendall's tau", "best sent on", "wrongly stopped", "verdict"),
+        ]
+        rows = []
+        for r in self.rungs:
+            figures = (r.kendall, r.recall, r.false_stops)
+            rows.append([float(r.low), float(r.high), f"{r.n} of {r.n_low}", r.n_audits, *figures, r.verdict])
+        said = "".join(paragraph(str(one)) for one in [*self.slow_starts, *self.advice])
+        return (table(columns, rows) if rows else "") + said
 
 
 def diagnose(

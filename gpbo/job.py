@@ -21,7 +21,14 @@ from typing import Any, final
 
 from gpbo.checkpoint import Folder
 from gpbo.checks import finite
-from gpbo.errors import CheckpointError, GpboError, ObjectiveError, ResultError, TrialStateError
+from gpbo.errors import (
+    CheckpointError,
+    GpboError,
+    ObjectiveError,
+    ResultError,
+    SignatureError,
+    TrialStateError,
+)
 from gpbo.schedulers.rungs import report_budget
 from gpbo.trial import Observation, Trial
 
@@ -300,6 +307,39 @@ def is_plain(objective: Callable[..., Any]) -> bool:
     return len(positional) > 1 and (
         positional[1].name == "budget" or positional[1].default is inspect.Parameter.empty
     )
+
+
+def check_signature(objective: Callable[..., Any], *, has_budgets: bool) -> None:
+    """Refuse an objective that cannot be called; one that does not tell its signature goes through.
+
+    So does a study file's, which is looked at where it is found.
+
+    Raises:
+        SignatureError: if it takes other arguments than a study gives, with budgets or without.
+    """
+    if hasattr(objective, "with_budgets"):
+        return
+    try:
+        signature = inspect.signature(objective)
+    except (TypeError, ValueError):  # of some functions written in C
+        return
+    names = list(signature.parameters)
+    form, hint = "f(config)", ""
+    given = 1
+    if has_budgets:
+        form, given = "f(job) or f(config, budget)", 1 + is_plain(objective)
+        if names == ["config"]:
+            hint = " With budgets an objective is given a job, whose config is job.config."
+    elif names == ["job"] or (len(names) == 2 and names[1] == "budget"):
+        hint = " Jobs and budgets come with a scheduler: Study(space, scheduler=ASHA(1, 27))."
+    try:
+        signature.bind(*range(given))
+        fits = not (hint and len(names) == 1)
+    except TypeError:
+        fits = False
+    if not fits:
+        name = getattr(objective, "__name__", type(objective).__name__)
+        raise SignatureError(f"`objective` must be {form}, got {name}{signature}.{hint}")
 
 
 def _run_plainly(objective: Callable[..., Any], job: Job, stops: Sequence[float]) -> None:

@@ -263,7 +263,12 @@ class Categorical:
         """The choice equal to `value`, or a ConfigError that lists the choices."""
         index = self._find(_plain(value))
         if index is None:
-            hint = did_you_mean(value, map(str, self.choices)) if isinstance(value, str) else ""
+            hint = ""
+            if isinstance(value, str):
+                texts = [choice for choice in self.choices if isinstance(choice, str)]
+                hint = did_you_mean(value, texts)
+                if any(value == str(choice) for choice in self.choices):
+                    hint = f"{value} without quotes is a choice, the text {value!r} is not"
             nearest = f" ({hint.strip()})" if hint else ""  # the caller ends the sentence
             raise ConfigError(f"must be one of {list(self.choices)!r}, got {value!r}{nearest}")
         return self.choices[index]
@@ -344,9 +349,10 @@ def parameter_to_dict(parameter: Parameter) -> dict[str, Any]:
 
 def level_of(domain: Parameter, value: Any) -> int:
     """The level that `value` is, of a parameter that has levels."""
+    value = domain.normalise(value)
     if isinstance(domain, Categorical):
-        return domain.choices.index(domain.normalise(value))
-    return round((domain.normalise(value) - domain.low) / (domain.step or 1))
+        return next(i for i, choice in enumerate(domain.choices) if same(choice, value))
+    return round((value - domain.low) / (domain.step or 1))
 
 
 def describe_when(when: Mapping[str, tuple[Any, ...]] | None) -> str:

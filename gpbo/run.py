@@ -24,7 +24,7 @@ from gpbo.executors.base import Executor, Outcome
 from gpbo.executors.interrupts import Interrupts
 from gpbo.executors.local import InlineExecutor, ProcessExecutor
 from gpbo.executors.owner import RELEASED, is_gone, ownership
-from gpbo.job import Run
+from gpbo.job import Run, check_signature
 from gpbo.progress import Progress
 from gpbo.trial import Observation, State, Trial
 
@@ -56,6 +56,7 @@ def run(
     if not callable(objective):
         raise SettingError(f"`objective` must be a function of a config, got {objective!r}.")
     has_budgets = bool(study._scheduler.rungs)
+    check_signature(objective, has_budgets=has_budgets)
     if checkpoints is not None and not has_budgets:
         raise SettingError("`checkpoints` needs a scheduler with budgets, which pauses and resumes trials.")
     callbacks = _functions("callbacks", callbacks)
@@ -163,9 +164,11 @@ class _Loop:
         if ended and all(trial.state is State.FAILED for trial in ended):
             error = (ended[-1].error or "").splitlines()
             logger.warning(
-                "study %r: all %d trials that ended have failed; the last: %s",
+                "study %r: %s failed; the last: %s",
                 self.study.name,
-                len(ended),
+                f"all {len(ended)} trials that ended have"
+                if len(ended) > 1
+                else "the only trial that ended has",
                 error[-1] if error else "no reason is known",
             )
         elif rungs and not any(trial.state is State.COMPLETE for trial in ended):

@@ -8,6 +8,7 @@ proposes.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -125,6 +126,8 @@ class SearchSpace:
     def validate(self, config: Mapping[str, Any]) -> Config:
         """The config with plain Python values, in the space's order.
 
+        None and NaN, which tables have for what is not there, are left out where a parameter is inactive.
+
         Raises:
             ConfigError: if a parameter is unknown, missing, inactive or outside its domain, or a
                 constraint does not hold; the message names the parameter, the rule and the value.
@@ -137,7 +140,7 @@ class SearchSpace:
         for name in self._order:
             parameter = self.parameters[name]
             if not self.is_active(name, valid):
-                if name in config:
+                if name in config and not _is_nothing(config[name]):
                     raise ConfigError(
                         f"`{name}` must be absent unless {describe_when(parameter.when)}, "
                         f"got {config[name]!r}."
@@ -156,7 +159,8 @@ class SearchSpace:
         """Some parameters' values, with those of their parents that follow from them.
 
         Raises:
-            ConfigError: if a parameter is unknown, its value is outside its domain, or it would be inactive.
+            ConfigError: if a parameter is unknown, its value is outside its domain, it would be inactive, or
+                the values break a constraint, whatever the others are.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"values to fix must be a dictionary, got {values!r}.")
@@ -175,7 +179,27 @@ class SearchSpace:
                         f"`{name}` exists only where {describe_when(when)}, "
                         f"but {parent} is to be {fixed[parent]!r}."
                     )
+        only = self.only(fixed)
+        for rule in self._rules:
+            if rule.is_broken_by(fixed) or (only is not None and not rule.holds(only)):
+                raise ConfigError(f"the constraint {rule.name} does not hold for {fixed!r}, which are fixed.")
         return {name: fixed[name] for name in self.parameters if name in fixed}
+
+    def only(self, fixed: Mapping[str, Any]) -> Config | None:
+        """The config that these values are, with the constants; None where they leave something to choose."""
+        config: Config = {}
+        for name in self._order:
+            if self.is_active(name, config):
+                parameter = self.parameters[name]
+                if name not in fixed and parameter.n_levels != 1:
+                    return None
+                config[name] = fixed[name] if name in fixed else parameter.from_unit([0.5])[0]
+        return {name: config[name] for name in self.parameters if name in config}
+
+    @property
+    def constraint_names(self) -> list[str]:
+        """The constraints as people wrote them, functions by their names."""
+        return [rule.name for rule in self._rules]
 
     def satisfies(self, config: Mapping[str, Any]) -> bool:
         """Whether every constraint holds for a valid config."""
@@ -356,6 +380,10 @@ class SearchSpace:
 
         allowed = [self.satisfies(config) for config in self.decode(X)]
         return torch.tensor(allowed, dtype=torch.bool, device=X.device)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
 
 
 def _described(parameter: Parameter) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from gpbo.errors import (
     NoResultError,
     ResultError,
     SettingError,
+    SpaceError,
     StoreError,
     StudyMismatchError,
     TrialStateError,
@@ -219,18 +220,24 @@ class Study:
             n: How many trials to ask for at once; a suggester chooses them to go together.
             fixed: Values that some parameters must have in new configs; the suggester chooses the others,
                 and learns from all trials. Queued configs wait, and trials that a scheduler resumes come
-                as they are.
+                as they are. Where all are fixed there is one config; `enqueue` it to have it tried again.
 
         Raises:
-            SettingError: if `n` is not a whole number >= 1.
-            ConfigError: if `fixed` names an unknown parameter, a value outside its domain, or one that would
-                be inactive.
+            SettingError: if `n` is not a whole number >= 1, or is more than 1 where `fixed` leaves nothing
+                to choose.
+            ConfigError: if `fixed` names an unknown parameter, a value outside its domain, one that would
+                be inactive, or values that break a constraint.
             SpaceError: if the constraints leave so little that no config was found.
         """
         held = {} if fixed is None else self.space.fix(fixed)
         if n is None:
             return self._ask(owner=None, fixed=held)
         n = whole("n", n, low=1)
+        if n > 1 and held and self.space.only(held) is not None:
+            raise SettingError(
+                f"`fixed` leaves nothing to choose, so there is one config, and {n} were asked for; "
+                "`enqueue` it as often as it is to be tried again."
+            )
         asked: list[Trial] = []
         with self._store.asking():
             while len(asked) < n:
@@ -243,6 +250,14 @@ class Study:
                 asked += more
                 if not more:
                     break
+        if held and len(asked) < n and not self._scheduler.rungs:
+            logger.warning(
+                "study %r: %d of %d asked for; with %r fixed no config is left that was not asked for.",
+                self.name,
+                len(asked),
+                n,
+                held,
+            )
         return asked
 
     def tell(
@@ -336,7 +351,7 @@ class Study:
         Raises:
             UnknownTrialError: if there is no such trial.
             TrialStateError: if the trial is running.
-            SettingError: if `budget` is not a finite number >= 0.
+            SettingError: if `budget` is not a finite number >= 0, or is given where the study has no budgets.
             ResultError: if `value` is not a number for each objective, `outcomes` not one for each name, or
                 the trial has no observation at `budget`; the trial stays as it is.
         """
@@ -346,6 +361,9 @@ class Study:
         bad = not_finite(values, measured)
 
         def corrected(now: Trial) -> Trial:
+            has_budgets = self._scheduler.rungs or any(seen.budget is not None for seen in now.observations)
+            if budget is not None and not has_budgets:
+                raise SettingError(f"`budget` must be left out where a study has no budgets, got {budget}.")
             if bad:
                 return retracted(now, budget=budget, error=f"the amended {bad}")
             rungs = self._scheduler.rungs
@@ -397,20 +415,26 @@ class Study:
         """Record many results from elsewhere at once: all of them or, on an error, none.
 
         Args:
-            configs: The config of each.
-            values: The value of each, as for `add`.
-            outcomes: The outcomes of each.
+            configs: The config of each; of a data frame each row is one.
+            values: The value of each, as for `add`; of a data frame each row is one.
+            outcomes: The outcomes of each, also as a data frame.
             budgets: The resource behind each.
 
         Raises:
             ConfigError: if a config does not fit the space; it says which.
-            SettingError: if there are not as many of one as of the other, or a budget is not a finite
-                number >= 0.
+            SettingError: if one of these is neither a list nor a data frame, there are not as many of one as
+                of the other, or a budget is not a finite number >= 0.
             ResultError: if a value is not a number for each objective, or outcomes are not one for each name.
         """
-        configs = list(configs)
+        configs = _rows("configs", configs)
         n = len(configs)
-        columns = [list(values), *([None] * n if one is None else list(one) for one in (outcomes, budgets))]
+        columns = [
+            _rows("values", values),
+            *(
+                [None] * n if one is None else _rows(name, one)
+                for name, one in (("outcomes", outcomes), ("budgets", budgets))
+            ),
+        ]
         for name, column in zip(("values", "outcomes", "budgets"), columns, strict=True):
             if len(column) != n:
                 raise SettingError(
@@ -566,6 +590,7 @@ class Study:
 
         Raises:
             SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
+            SignatureError: if the objective takes other arguments; nothing was asked for then.
             ObjectiveError: if the objective cannot be sent to worker processes, or not loaded there.
             StoreError: if the store cannot be written; it names the values that were not stored.
         """
@@ -655,7 +680,13 @@ class Study:
             )
         data = self._datasets(trials, number=len(trials))
         cube = self.space.part(fixed) if fixed else self.space.cube
-        suggestion = self._suggester.suggest(data, cube, n, self.seed)
+        try:
+            suggestion = self._suggester.suggest(data, cube, n, self.seed)
+        except SpaceError as error:
+            if not fixed:
+                raise
+            rules = ", ".join(self.space.constraint_names)
+            raise SpaceError(f"with {fixed!r} fixed, the constraints {rules}: {error}") from None
         X, info = suggestion.X, dict(suggestion.info)
         if not fixed:
             return [(config, dict(info)) for config in self.space.decode(X)]
@@ -782,6 +813,15 @@ class Study:
         if stored["seed"] != seed:
             logger.info("study %r keeps its stored seed %s, not %s.", self.name, stored["seed"], seed)
         return int(stored["seed"])
+
+
+def _rows(name: str, given: Any) -> list[Any]:
+    """The entries of a list, or the rows of a data frame: as dictionaries, or lists of values."""
+    if hasattr(given, "to_dict") and hasattr(given, "columns"):
+        return list(given.to_numpy().tolist() if name == "values" else given.to_dict("records"))
+    if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
+        raise SettingError(f"`{name}` must be a list or a data frame with one entry each, got {given!r}.")
+    return list(given)
 
 
 def _running(trial: Trial, what: str) -> Trial:

@@ -27,6 +27,19 @@ def store(request, tmp_path):
     return None if request.param == "memory" else tmp_path / "study.db"
 
 
+def test_a_budget_where_there_are_none_is_refused():
+    study = study_of()
+    study.tell(study.ask(), 1.0)
+    study.fail(study.ask(), "lost")
+    for number in (0, 1):
+        with pytest.raises(
+            SettingError, match="`budget` must be left out where a study has no budgets, got 3"
+        ):
+            study.amend(number, 2.0, budget=3)
+    study.tell(study.ask(), 1.0, budget=3)  # of another program's schedule
+    assert study.amend(2, 2.0, budget=3).value == 2.0
+
+
 def test_a_corrected_value_is_the_stored_one(store):
     study = study_of(store=store)
     for value in (1.0, 2.0, 3.0):

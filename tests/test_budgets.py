@@ -335,7 +335,7 @@ class TestBadReports:
         assert "trial 0 is running and not run by this loop any more" in str(answer)
         assert study.trials == [trial]
 
-    @pytest.mark.parametrize("form", [lambda config: config["x"], lambda config: config.get("x")])
+    @pytest.mark.parametrize("form", [lambda given: given["x"], lambda given: given.get("x")])
     def test_an_objective_that_takes_a_config_is_told_what_to_write(self, form):
         study = make_study().optimize(form, 1)
         assert "job" in study.trials[0].error.lower()

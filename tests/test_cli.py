@@ -164,6 +164,25 @@ def test_run_with_budgets(gpbo_cli, study_file, form):
     assert "paused" in out
 
 
+def test_an_objective_of_another_form_is_refused_where_it_is_named(gpbo_cli, study_file):
+    module = study_file()
+    Path(f"{module}.py").write_text("def objective(job):\n    return 0\n")
+    code, _, err = gpbo_cli("run")
+    assert code == 1
+    assert "study.yaml:" in err
+    assert "`objective` must be f(config), got objective(job). Jobs and budgets come with" in err
+    assert not Path("study.db").exists()
+
+
+def test_the_best_says_its_budget(gpbo_cli, study_file):
+    module = study_file(
+        **{"resources:": "pruner: {type: asha, max_resource: 9}\nresources:", "n_trials: 4": "n_trials: 9"}
+    )
+    Path(f"{module}.py").write_text(FORMS["plain"])
+    assert " at budget 9" in gpbo_cli("run")[1].split("best: ")[1].splitlines()[0]
+    assert json.loads(gpbo_cli("best", "--json")[1])["budget"] == 9
+
+
 def test_run_says_what_is_not_at_work(gpbo_cli, study_file, tmp_path):
     Path("sweep.yaml").write_text(
         f"command: ['{sys.executable}', '-c', 'print(1)']\nproject: p\nmethod: random\nrun_cap: 2\n"
@@ -252,8 +271,8 @@ def test_ctrl_c_stops_cleanly_and_loses_nothing(gpbo_cli, study_file, workers, t
     study_file("import time; time.sleep(60 if config['x'] > 0 else 0); return config['x']")
     command = [sys.executable, "-m", "gpbo", "run", "--trials", "9", "--workers", str(workers)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for _ in range(3000):
-        time.sleep(0.02)
+    for _ in range(300):
+        time.sleep(0.2)
         if Path("study.db").exists() and (json.loads(gpbo_cli("status", "--json")[1] or "{}")).get("studies"):
             summary = json.loads(gpbo_cli("status", "--json")[1])["studies"][0]
             if summary["pending"] and summary["pending"][0]["config"]["x"] > 0:

@@ -1,5 +1,6 @@
 """What a job lets an objective do; the loop's side is in test_budgets.py."""
 
+import functools
 import math
 
 import numpy as np
@@ -7,8 +8,15 @@ import pytest
 import torch
 
 from gpbo.checkpoint import Folder
-from gpbo.errors import CheckpointError, ObjectiveError, ResultError, SettingError, TrialStateError
-from gpbo.job import Job, Report, Restart, Run, is_plain
+from gpbo.errors import (
+    CheckpointError,
+    ObjectiveError,
+    ResultError,
+    SettingError,
+    SignatureError,
+    TrialStateError,
+)
+from gpbo.job import Job, Report, Restart, Run, check_signature, is_plain
 from gpbo.trial import Observation, Trial
 
 RUNGS = (1, 3, 9)
@@ -330,3 +338,51 @@ class TestForms:
             ObjectiveError, match=r"is given a job: write job\.config\['x'\], or take `config, budget`"
         ):
             Driver(tmp_path).run(lambda config: config["x"])
+
+
+class Called:
+    def __call__(self, config):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("objective", "has_budgets"),
+    [
+        (lambda config: 0, False),
+        (lambda config, seed=0, *, more=1: 0, False),
+        (lambda *args: 0, False),
+        (Called(), False),
+        (functools.partial(lambda data, config: 0, [1]), False),
+        (dict, False),
+        (max, False),  # which does not tell its signature
+        (lambda job: 0, True),
+        (lambda config, budget: 0, True),
+        (lambda config, budget=1: 0, True),
+        (lambda c, b, d=1: 0, True),
+        (lambda *args: 0, True),
+        (max, True),
+    ],
+)
+def test_an_objective_that_can_be_called_goes_through(objective, has_budgets):
+    check_signature(objective, has_budgets=has_budgets)
+
+
+@pytest.mark.parametrize(
+    ("objective", "has_budgets", "message"),
+    [
+        (lambda: 0, False, r"must be f\(config\), got <lambda>\(\)\.$"),
+        (lambda a, b, c: 0, False, r"must be f\(config\), got <lambda>\(a, b, c\)\.$"),
+        (lambda config, *, lr: 0, False, r"got <lambda>\(config, \*, lr\)"),
+        (lambda **config: 0, False, r"got <lambda>\(\*\*config\)"),
+        (lambda job: 0, False, r"got <lambda>\(job\)\. Jobs and budgets come with a scheduler"),
+        (lambda config, budget: 0, False, "Jobs and budgets come with a scheduler: Study"),
+        (lambda: 0, True, r"must be f\(job\) or f\(config, budget\), got <lambda>\(\)\.$"),
+        (lambda a, b, c: 0, True, r"got <lambda>\(a, b, c\)"),
+        (lambda config: 0, True, "an objective is given a job, whose config is job.config"),
+        (Called(), True, r"got Called\(config\)\. With budgets"),
+    ],
+)
+def test_an_objective_that_cannot_be_called_is_refused(objective, has_budgets, message):
+    with pytest.raises(SignatureError, match=message) as caught:
+        check_signature(objective, has_budgets=has_budgets)
+    assert isinstance(caught.value, TypeError)

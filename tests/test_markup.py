@@ -117,6 +117,23 @@ def test_studies_of_several_objectives_and_of_budgets_as_pages():
     assert "value at budget 1" in Balanced(study.trials[0]._repr_html_()).words
 
 
+def test_a_diagnosis_as_a_page():
+    study = gpbo.Study(
+        {"x": gpbo.Float(0, 1)}, scheduler=gpbo.ASHA(1, 9, audit=0.2), suggester=gpbo.RandomSuggester()
+    )
+    study.optimize(lambda config, budget: config["x"] + 1 / budget, 80, progress=False)
+    told = study.diagnose()
+    words = Balanced(told._repr_html_()).words
+    assert words[:5] == ["budget", "next", "trials", "audits", "Kendall's tau"]
+    first = told.rungs[0]
+    row = words[words.index("verdict") + 1 :][:8]
+    counts = ["1", "3", f"{first.n} of {first.n_low}", str(first.n_audits)]
+    assert row == [*counts, *map(str, (first.kendall, first.recall, first.false_stops)), first.verdict]
+    assert words[len(words) - len(told.advice) :] == list(told.advice)
+    alone = gpbo.Study({"x": gpbo.Float(0, 1)}).diagnose()
+    assert Balanced(alone._repr_html_()).words == list(alone.advice)
+
+
 def test_a_process_as_a_page():
     study = gpbo.Study({"x": gpbo.Float(0, 1)})
     for k in range(5):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import gpbo
-from gpbo.errors import ObjectiveError, SettingError, StoreError
+from gpbo.errors import ObjectiveError, SettingError, SignatureError, StoreError
 from gpbo.executors.base import Outcome
 from gpbo.executors.owner import RELEASED, process_start
 from gpbo.run import _record, _record_all
@@ -692,3 +692,12 @@ def test_the_driver_folder_is_left_clean(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_study().optimize(lambda config: 1.0, 2, workers=2)
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("scheduler", [None, gpbo.ASHA(1, 9)])
+def test_an_objective_of_another_form_costs_no_trial(workers, scheduler):
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=scheduler)
+    with pytest.raises(SignatureError, match=r"`objective` must be .*, got <lambda>\(a, b, c\)"):
+        study.optimize(lambda a, b, c: 0.0, n_trials=3, workers=workers)
+    assert study.trials == []

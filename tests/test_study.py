@@ -430,6 +430,15 @@ def test_many_results_are_added_in_one_transaction(tmp_path):
         ([A, B], [1.0, 2.0], {"budgets": [None, -1]}, SettingError, "result 1: `budget` must be a finite"),
         ([A, B], [1.0], {}, SettingError, "`values` must have one entry for each of 2 configs, got 1"),
         ([A], [1.0], {"outcomes": []}, SettingError, "`outcomes` must have one entry for each of 1 configs"),
+        (
+            A,
+            [1.0, 2.0],
+            {},
+            SettingError,
+            "`configs` must be a list or a data frame with one entry each, got {",
+        ),
+        ([A], 1.0, {}, SettingError, "`values` must be a list or a data frame with one entry each, got 1.0"),
+        ("A", [1.0], {}, SettingError, "`configs` must be a list or a data frame"),
     ],
 )
 def test_of_many_results_all_are_added_or_none(configs, values, options, error, message):
@@ -437,6 +446,24 @@ def test_of_many_results_all_are_added_or_none(configs, values, options, error, 
     with pytest.raises(error, match=message):
         study.add_many(configs, values, **options)
     assert study.trials == []
+
+
+def test_the_rows_of_a_data_frame_are_results():
+    study = study_of(direction=["minimize", "maximize"])
+    configs = pd.DataFrame([{"x": 0.25, "opt": "adam"}, {"x": 0.75, "opt": "sgd", "m": 0.5}], index=[7, 7])
+    values = pd.DataFrame({"loss": [1.0, 2.0], "accuracy": [3.0, 4.0]})
+    trials = study.add_many(configs, values)
+    assert math.isnan(configs["m"].iloc[0])  # which is how a table says that it is not there
+    assert [t.config for t in trials] == [A | {"x": 0.25}, {"x": 0.75, "opt": "sgd", "m": 0.5}]
+    assert [t.values for t in trials] == [(1.0, 3.0), (2.0, 4.0)]
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, np.float64("nan")])
+def test_nothing_is_accepted_for_a_parameter_that_is_inactive_and_there_alone(nothing):
+    study = study_of()
+    assert study.add({"x": 0.5, "opt": "adam", "m": nothing}, 1.0).config == {"x": 0.5, "opt": "adam"}
+    with pytest.raises(ConfigError, match="`m` must be a finite number, got"):
+        study.add({"x": 0.5, "opt": "sgd", "m": nothing}, 1.0)
 
 
 def test_what_a_suggester_sees():
@@ -474,8 +501,18 @@ def test_a_part_that_is_used_up_has_no_more():
     study = study_of()
     assert study.ask(fixed={"opt": "adam", "x": 0.5}).config == {"x": 0.5, "opt": "adam"}
     assert study.ask(fixed={"opt": "adam", "x": 0.5}) is None
-    assert study.ask(3, fixed={"opt": "adam", "x": 0.5}) == []
+    with pytest.raises(SettingError, match="leaves nothing to choose, so there is one config, and 3 were"):
+        study.ask(3, fixed={"opt": "adam", "x": 0.5})
     assert study.ask() is not None
+
+
+def test_a_part_that_is_used_up_says_so(caplog):
+    study = study_of({"x": Float(0, 1), "k": Int(1, 3), "constant": 5})
+    with caplog.at_level("WARNING", logger="gpbo"):
+        assert len(study.ask(3, fixed={"x": 0.5})) == 3
+        assert caplog.text == ""
+        assert study.ask(2, fixed={"x": 0.5}) == []
+    assert "0 of 2 asked for; with {'x': 0.5} fixed no config is left that was not asked for" in caplog.text
 
 
 def test_queued_configs_wait_while_values_are_fixed():
@@ -509,10 +546,24 @@ def test_what_cannot_be_fixed_adds_no_trial(fixed, message, n):
 
 
 def test_a_part_that_the_constraints_forbid():
-    study = study_of(SearchSpace(SPACE.parameters, constraints="x < 0.5"))
-    with pytest.raises(SpaceError, match="no config that meets the constraints"):
-        study.ask(fixed={"x": 0.75})
-    assert study.trials == []
+    rules = ["x < 0.5", "m < x", lambda config: config.get("m", 0) < 0.3]
+    study = study_of(SearchSpace(SPACE.parameters, constraints=rules))
+    for fixed, rule in (
+        ({"x": 0.75}, "'x < 0.5'"),
+        ({"x": 0.2, "m": 0.25}, "'m < x'"),
+        ({"opt": "sgd", "x": 0.45, "m": 0.35}, "test_a_part_.*lambda>"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"the constraint {rule} does not hold for .*, which are fixed"
+        ):
+            study.ask(fixed=fixed)
+    words = (
+        r"with {'opt': 'sgd', 'm': 0.35} fixed, the constraints 'x < 0.5', .*lambda>: no config that meets"
+    )
+    with pytest.raises(SpaceError, match=words):  # of a function that is not known beforehand
+        study.ask(fixed={"m": 0.35})
+    assert study.ask(fixed={"m": 0.2}).config["m"] == 0.2
+    assert len(study.trials) == 1
 
 
 def test_a_suggester_that_ignores_what_is_fixed_is_told_so():

@@ -25,10 +25,7 @@ class HpBandSterBOHB:
         with quietly():
             from hpbandster.optimizers.config_generators.bohb import BOHB  # type: ignore[import-untyped]
 
-            logger = logging.getLogger("benchmarks.hpbandster")
-            logger.addHandler(Strict())
-            logger.propagate = False
-            self._generator = BOHB(to_configspace(task.space, task.seed), logger=logger)
+            self._generator = BOHB(to_configspace(task.space, task.seed), logger=strict_logger())
         np.random.seed(derive(task.seed, "bohb") % 2**32)
         self._task = task
 
@@ -60,6 +57,15 @@ class Strict(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING and "random configuration" in record.getMessage():
             raise RuntimeError(record.getMessage())
+
+
+def strict_logger() -> logging.Logger:
+    """A logger for the generator that is `Strict`."""
+    logger = logging.getLogger("benchmarks.hpbandster")
+    if not logger.handlers:
+        logger.addHandler(Strict())
+    logger.propagate = False
+    return logger
 
 
 def create(kind: str, task: Task) -> HpBandSterBOHB:

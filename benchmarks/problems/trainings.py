@@ -47,7 +47,7 @@ def _loss(model: str, data: str, metric: str, config: Config) -> float:
     """The mean over the folds; a training that diverges has the cap as its loss."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    X, y = _data(data)
+    X, y = data_of(data)
     kind = KFold if metric == "squared" else StratifiedKFold
     losses = []
     for train, test in kind(_FOLDS, shuffle=True, random_state=0).split(X, y):
@@ -75,7 +75,8 @@ def _score(metric: str, estimator: Any, X: Any, y: Any, all_y: Any) -> float:
 
 
 @cache
-def _data(name: str) -> tuple[Any, Any]:
+def data_of(name: str) -> tuple[Any, Any]:
+    """Samples and targets of one of scikit-learn's data sets, at most `_MAX_ROWS` of them."""
     from sklearn import datasets
 
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)

@@ -23,7 +23,6 @@ from gpbo.results import to_values
 from gpbo.schedulers.base import Scheduler
 from gpbo.schedulers.hyperband import Hyperband
 from gpbo.space import SearchSpace
-from gpbo.suggesters.density import BOHBSuggester
 from gpbo.trial import Observation, State, Trial
 
 try:
@@ -268,6 +267,8 @@ def TuneBOHB(
     Raises:
         SettingError: if an argument breaks its rule.
     """
+    from gpbo.suggesters.density import BOHBSuggester  # loads torch
+
     settings = dict(bohb_config or {})
     for name in settings:
         if name not in _BOHB_SETTINGS:

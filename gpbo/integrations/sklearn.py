@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -17,12 +19,13 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
-from gpbo.checks import whole
+from gpbo.checks import as_finite, whole
 from gpbo.errors import MissingExtraError, SettingError, did_you_mean
 from gpbo.integrations.hosts import check_tested, release
 from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
 from gpbo.space import SearchSpace
+from gpbo.stores.memory import MemoryStore
 from gpbo.study import Study
 from gpbo.trial import State, Trial
 
@@ -55,6 +58,10 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
     and the best candidate is the best among those with the most. Where `n_iter` leaves a bracket short, it
     goes on as if the rest of it had failed.
 
+    With a `store` every candidate is kept as soon as it is evaluated. A search that was killed goes on from
+    there when the same one is fitted again, by one process at a time: on the same samples and folds, or it
+    is refused. One that was complete fits its last candidate again, and takes the others from the store.
+
     Args:
         estimator: What is tuned.
         param_distributions: A dictionary from names (``C``, ``clf__C``) to lists of choices, which may be any
@@ -75,6 +82,11 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         suggester: How candidates are chosen; by default by Gaussian processes.
         scheduler: For instance ``gpbo.ASHA(100, 900)``; its budgets are amounts of the resource.
         resource: "n_samples", or the name of a number among the estimator's parameters.
+        store: Where candidates are kept: the path of an SQLite file or a database URL; by default memory.
+        study_name: Tells searches in one store apart.
+
+    Attributes:
+        study_: The study of all candidates, a copy in memory: importance, plots, `diagnose`, a data frame.
     """
 
     def __init__(
@@ -96,6 +108,8 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         suggester: Suggester | None = None,
         scheduler: Scheduler | None = None,
         resource: str = "n_samples",
+        store: str | Path | None = None,
+        study_name: str = "default",
     ) -> None:
         super().__init__(
             estimator,
@@ -115,6 +129,8 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         self.suggester = suggester
         self.scheduler = scheduler
         self.resource = resource
+        self.store = store
+        self.study_name = study_name
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> GPBOSearchCV:
         """The search itself, fitted.
@@ -127,13 +143,17 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         Raises:
             SettingError: if an argument of the search breaks its rule.
             SpaceError: if `param_distributions` holds what cannot be searched.
+            StoreError: if the store cannot be opened or written.
+            StudyMismatchError: if the store holds a search of this name over another space.
             ValueError: if the fits of all candidates fail.
         """
-        self._ledger = _Ledger()
+        self.__dict__.pop("study_", None)  # scikit-learn sends the search to its workers with every fit
+        self._ledger = _Ledger() if self.store is None else _Ledger(samples=joblib.hash((X, y)))
         try:
             super().fit(X, y, **params)
             if self._ledger.unscored:  # the last candidates of all have failed
                 self.cv_results_ = self._format_results(*self._ledger.rows)
+            self.study_ = self._ledger.study
         finally:
             del self._ledger
         results: dict[str, Any] = self.cv_results_
@@ -150,26 +170,62 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         seed = int(check_random_state(self.random_state).randint(2**31))
         space, objects = _searched(self.param_distributions)
         metrics = self._metrics()
-        study = Study(
+        rungs = self._rungs(space)
+        study = self._study(space, seed, len(metrics), self.store)
+        try:
+            self._search(study, rungs, n_iter, size, objects, metrics, evaluate_candidates)
+            self._ledger.study = self._study(space, seed, len(metrics), _copied(study))
+        finally:
+            study.close()
+        if not self._ledger.rows:
+            raise ValueError(self._ledger.unscored[-1].error)
+
+    def _study(self, space: SearchSpace, seed: int, n_metrics: int, store: Any) -> Study:
+        return Study(
             space,
             suggester=self.suggester,
             scheduler=self.scheduler,
-            direction=["maximize"] * len(metrics),
+            store=store,
+            direction=["maximize"] * n_metrics,
             seed=seed,
+            name=self.study_name,
         )
-        rungs = self._rungs(space)
+
+    def _search(
+        self,
+        study: Study,
+        rungs: tuple[float, ...],
+        n_iter: int,
+        size: int,
+        objects: Mapping[str, list[Any]],
+        metrics: list[str],
+        evaluate_candidates: Callable[..., Mapping[str, Any]],
+    ) -> None:
+        self._check_same(study, "estimator", _shown(self.estimator))
+        self._check_same(study, "scoring", _shown(self.scoring))
+        self._check_same(study, "samples", self._ledger.samples)
+        over_samples = bool(rungs) and self.resource == "n_samples"
         folds = _Folds(
             self._checked_cv_orig,
-            seed,
+            study.seed,
             stratified=is_classifier(self.estimator),
-            largest=rungs[-1] if rungs and self.resource == "n_samples" else None,
+            amounts=rungs if over_samples else (),
+            check=lambda known: self._check_same(study, "folds", joblib.hash(known)),
         )
-        running: list[Trial] = []
+
+        def evaluated(trials: list[Trial], budget: float | None) -> list[tuple[list[float], Any]]:
+            candidates = [_params(trial, objects) for trial in trials]
+            return self._evaluated(evaluate_candidates, candidates, trials, budget, folds, metrics)
+
+        for trial in study.trials:
+            for budget, fits in trial.info.get("fits", ()):
+                self._recall(trial, _params(trial, objects), budget, fits)
+        running = [trial for trial in study.trials if trial.state is State.RUNNING]  # of one that was killed
         while True:
             if rungs:
                 asked = (study._ask(owner=None, n_trials=n_iter) for _ in range(size - len(running)))
                 running += [trial for trial in asked if trial is not None]
-            elif len(study.trials) < n_iter:
+            elif not running and len(study.trials) < n_iter:
                 running = study.ask(min(size, n_iter - len(study.trials)))
             if not running:
                 break
@@ -177,16 +233,13 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             going_on = []
             for budget in sorted(set(due.values()), key=lambda b: b or 0.0):
                 batch = [trial for trial in running if due[trial.number] == budget]
-                candidates = [
-                    {name: objects[name][v] if name in objects else v for name, v in trial.config.items()}
-                    for trial in batch
-                ]
-                scores = self._evaluated(evaluate_candidates, candidates, batch, budget, folds, metrics)
-                told = [study.tell(t, score, budget=budget) for t, score in zip(batch, scores, strict=True)]
+                found = zip(batch, evaluated(batch, budget), strict=True)
+                told = [_told(study, trial, scores, budget, fits) for trial, (scores, fits) in found]
                 going_on += [trial for trial in told if trial.state is State.RUNNING]
             running = going_on
-        if not self._ledger.rows:
-            raise ValueError(self._ledger.unscored[-1].error)
+        if self._ledger.recalled and not self._ledger.rows:  # all is known; scikit-learn wants a fit
+            last = self._ledger.recalled.pop()
+            evaluated([last.trial], last.budget)
 
     def _evaluated(
         self,
@@ -196,34 +249,72 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         budget: float | None,
         folds: _Folds,
         metrics: list[str],
-    ) -> list[list[float]]:
-        """Each candidate's mean score by each metric."""
-        more: dict[str, list[Any]] = {}
-        if budget is not None:
-            amount = int(budget) if float(budget).is_integer() else budget
-            more = {"n_resources": [amount] * len(trials), "trial": [trial.number for trial in trials]}
-            if self.resource == "n_samples":
-                folds = folds.of(amount)
-            else:
-                candidates = [{**candidate, self.resource: amount} for candidate in candidates]
-        first = len(self._ledger.rows[0]) if self._ledger.rows else 0
+    ) -> list[tuple[list[float], Any]]:
+        """Each candidate's mean score by each metric, and what is to be kept of its fits."""
+        more = [self._more(trial, budget) for trial in trials]
+        if budget is not None and self.resource == "n_samples":
+            folds = folds.of(budget)
+        elif budget is not None:
+            candidates = [{**candidate, self.resource: _amount(budget)} for candidate in candidates]
+        first = len(self._ledger.rows[0]) if self._ledger.rows else len(self._ledger.recalled)
         try:
-            results = evaluate_candidates(candidates, folds, more_results=more)
+            results = evaluate_candidates(
+                candidates, folds, more_results={name: [one[name] for one in more] for name in more[0]}
+            )
         except ValueError as error:
             if not str(error).lstrip().startswith(_ALL_FAILED):
                 raise
             warnings.warn(str(error), FitFailedWarning, stacklevel=2)
-            for k, candidate in enumerate(candidates):
-                at = {name: values[k] for name, values in more.items()}
+            for candidate, at in zip(candidates, more, strict=True):
                 self._ledger.unscored.append(_Unscored(candidate, str(error), at))
-            return [[float(self.error_score)] * len(metrics) for _ in candidates]
+            return [([float(self.error_score)] * len(metrics), str(error)) for _ in candidates]
         columns = [results[self._column(metric, results)] for metric in metrics]
-        return [[float(column[first + k]) for column in columns] for k in range(len(candidates))]
+        _, n_splits, out, _ = self._ledger.rows
+        found = []
+        for k in range(first, first + len(candidates)):
+            fits = [_plain(fit) for fit in out[k * n_splits : (k + 1) * n_splits]]
+            found.append(([float(column[k]) for column in columns], fits))
+        return found
+
+    def _recall(self, trial: Trial, candidate: dict[str, Any], budget: float | None, fits: Any) -> None:
+        """Take up what was kept of a candidate's fits, or the error where all of its batch failed."""
+        more = self._more(trial, budget)
+        if more and self.resource != "n_samples":
+            candidate = {**candidate, self.resource: more["n_resources"]}
+        if isinstance(fits, str):
+            self._ledger.unscored.append(_Unscored(candidate, fits, more))
+        else:
+            self._ledger.recalled.append(_Recalled(trial, budget, candidate, fits, more))
+
+    def _more(self, trial: Trial, budget: float | None) -> dict[str, Any]:
+        """What stands in a candidate's row besides."""
+        return {} if budget is None else {"n_resources": _amount(budget), "trial": trial.number}
+
+    def _check_same(self, study: Study, what: str, now: Any) -> None:
+        """Refuse to mix a search with another that was kept under the same name."""
+        if self.store is None:
+            return
+        kept = study._store.meta.get("sklearn", {})
+        if kept.setdefault(what, now) != now:
+            hint = " or, for the same folds, a `cv` with a random_state" if what == "folds" else ""
+            raise SettingError(
+                f"the search {self.study_name!r} in the store was begun with other {what}; give this one "
+                f"another `study_name`{hint}."
+            )
+        study._store.meta["sklearn"] = kept
 
     def _format_results(
         self, candidate_params: list[Any], n_splits: int, out: list[Any], more_results: Any = None
     ) -> dict[str, Any]:
-        """The results, with the candidates that scikit-learn left out because all fits of a batch failed."""
+        """The results, with the candidates that scikit-learn does not know of.
+
+        Those from the store stand first; those left out because all fits of a batch failed, next.
+        """
+        candidate_params[:0] = [one.params for one in self._ledger.recalled]
+        out[:0] = [fit for one in self._ledger.recalled for fit in one.fits]
+        for name in more_results:
+            more_results[name][:0] = [one.more[name] for one in self._ledger.recalled]
+        self._ledger.recalled.clear()
         for one in self._ledger.unscored:
             candidate_params.append(one.params)
             out.extend([_failed_fit(out[0], one.error, self.error_score)] * n_splits)
@@ -272,11 +363,18 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             return ()
         if self.resource in space.parameters:
             raise SettingError(f"`resource` must not be searched as well, got {self.resource!r}.")
-        if self.resource != "n_samples" and self.resource not in self.estimator.get_params():
-            hint = did_you_mean(str(self.resource), self.estimator.get_params())
+        known = self.estimator.get_params()
+        if self.resource != "n_samples" and self.resource not in known:
+            hint = did_you_mean(str(self.resource), known)
             raise SettingError(
                 "`resource` must be 'n_samples' or a parameter of the estimator, "
                 f"got {self.resource!r}.{hint}"
+            )
+        amount = known.get(self.resource)
+        if amount is not None and as_finite(amount) is None:
+            raise SettingError(
+                f"`resource` must be 'n_samples' or a number among the estimator's parameters, got "
+                f"{self.resource!r}, which is {amount!r}."
             )
         return getattr(self.scheduler, "stops", self.scheduler.rungs)
 
@@ -290,6 +388,17 @@ class _Unscored:
     more: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Recalled:
+    """A candidate of the store, with its fits in the form that scikit-learn has them in."""
+
+    trial: Trial
+    budget: float | None
+    params: dict[str, Any]
+    fits: list[dict[str, Any]]
+    more: dict[str, Any]
+
+
 @dataclass(slots=True)
 class _Ledger:
     """What one call of `fit` knows of its candidates.
@@ -297,10 +406,16 @@ class _Ledger:
     Attributes:
         rows: What the results are made of, as scikit-learn hands it over; empty before there are any.
         unscored: Candidates that have no row yet.
+        recalled: Candidates of the store that have none yet.
+        samples: Tells the samples from others.
+        study: The study at the end, in memory.
     """
 
     rows: tuple[Any, ...] = ()
     unscored: list[_Unscored] = field(default_factory=list)
+    recalled: list[_Recalled] = field(default_factory=list)
+    samples: str = ""
+    study: Study | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Ledger, ()  # scikit-learn sends the search to its workers with every fit
@@ -314,7 +429,9 @@ class _Folds:
         cv: The splitter, which may give other folds each time.
         seed: Addresses which samples are in a part; a larger part has those of a smaller one.
         stratified: Whether parts keep the shares of the classes.
-        largest: The largest amount there will be, so that one beyond the samples is refused before any fit.
+        amounts: All that there will be, so that one beyond the samples, or too small to have every class, is
+            refused before any fit.
+        check: Called with the folds when they are known.
         amount: How many of the samples the training sets are a part of; None for all.
         known: The splitter's folds, once they are known.
     """
@@ -322,7 +439,8 @@ class _Folds:
     cv: Any
     seed: int
     stratified: bool
-    largest: float | None = None
+    amounts: Sequence[float] = ()
+    check: Callable[[Any], None] = lambda known: None
     amount: float | None = None
     known: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -333,15 +451,31 @@ class _Folds:
     def split(self, X: Any, y: Any = None, **options: Any) -> Iterator[tuple[Any, Any]]:
         """Indices to learn from and to test on, fold by fold."""
         n = _num_samples(X)
-        if self.largest is not None and self.largest > n:
-            raise SettingError(
-                f"the scheduler's budgets must be at most the {n} samples, got {self.largest}."
-            )
         if not self.known:
             folds = self.cv.split(X, y, **options)
             self.known.extend((np.asarray(train), np.asarray(test)) for train, test in folds)
+            self._check_amounts(y, n)
+            self.check(self.known)
         for train, test in self.known:
             yield (train if self.amount in (None, n) else self._part(train, y, self.amount / n)), test
+
+    def _check_amounts(self, y: Any, n: int) -> None:
+        if not self.amounts:
+            return
+        if max(self.amounts) > n:
+            raise SettingError(
+                f"the scheduler's budgets must be at most the {n} samples, got {max(self.amounts)}."
+            )
+        least = min(self.amounts)
+        for train, _ in self.known if self.stratified and np.ndim(y) == 1 else ():
+            classes = len(np.unique(np.asarray(y)[train]))
+            size = int(least / n * len(train))
+            if size < classes:
+                enough = math.ceil(classes * n / len(train))
+                raise SettingError(
+                    f"the scheduler's budgets must leave a sample for each of the {classes} classes, but of "
+                    f"{least} samples {size} are to learn from; begin with at least {enough}."
+                )
 
     def _part(self, train: Any, y: Any, share: float) -> Any:
         order = np.random.RandomState(self.seed).permutation(len(train))
@@ -369,6 +503,44 @@ def _searched(given: Any) -> tuple[SearchSpace, dict[str, list[Any]]]:
         for name, one in given.items()
     }
     return SearchSpace(parameters), objects
+
+
+def _params(trial: Trial, objects: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """What the estimator is to be given."""
+    return {name: objects[name][v] if name in objects else v for name, v in trial.config.items()}
+
+
+def _amount(budget: float) -> float:
+    return int(budget) if float(budget).is_integer() else budget
+
+
+def _told(study: Study, trial: Trial, scores: list[float], budget: float | None, fits: Any) -> Trial:
+    """The trial after its scores, with what was kept of its fits written on it."""
+
+    def noted(now: Trial) -> Trial:
+        return replace(now, info={**now.info, "fits": [*now.info.get("fits", ()), [budget, fits]]})
+
+    return study._tell(trial, scores, outcomes=None, budget=budget, seconds=None, noted=noted)
+
+
+def _plain(fit: Mapping[str, Any]) -> dict[str, Any]:
+    """What scikit-learn says of one fit, as values that JSON has."""
+    return {
+        name: _plain(value) if isinstance(value, dict) else getattr(value, "item", lambda v=value: v)()
+        for name, value in fit.items()
+    }
+
+
+def _copied(study: Study) -> MemoryStore:
+    store = MemoryStore()
+    store.meta.update(study._store.meta)
+    store.add(study.trials)
+    return store
+
+
+def _shown(setting: Any) -> str:
+    """How it looks, the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(setting))
 
 
 def _is_plain(choice: Any) -> bool:

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar, final
 
+from gpbo.checks import whole
 from gpbo.schedulers.rungs import (
     INTERRUPTED,
+    MODELLED,
     Board,
     Place,
     Standings,
@@ -53,7 +55,11 @@ class _Halving:
 
     def next(self, trials: Sequence[Trial]) -> Decision:
         """What the oldest bracket that is not blocked needs; a new bracket where all are."""
-        return _next(self.brackets, self._standings(trials, self._places), trials)
+        return _next(self.brackets, self._standings(trials, self._places), trials, self._n_rounds)
+
+    @property
+    def _n_rounds(self) -> int | None:
+        return None
 
     def judge(self, trials: Sequence[Trial], number: int) -> State:
         """Running below its rung, paused at it, complete at the full budget."""
@@ -72,13 +78,20 @@ class _Halving:
 
 
 @final
+@dataclass(frozen=True)
 class Hyperband(_Halving):
     """Successive halving from several starting budgets in turn, the lowest first.
+
+    Low budgets find out cheaply where it is worth looking. A Gaussian process that knows it chooses configs
+    among which low budgets no longer tell the best, so that in time only the last kind of bracket pays,
+    which gives every trial the full budget at once.
 
     Args:
         min_budget: The least that a trial is given.
         max_budget: The full budget, at which a trial is complete.
         reduction_factor: How many trials at a rung there are for each that goes on.
+        rounds: After how many rounds of all kinds of bracket the last kind goes on alone where a Gaussian
+            process chooses configs (as by default); None for never, as in the paper.
 
     Attributes:
         rungs: The budgets at which trials are compared.
@@ -87,6 +100,17 @@ class Hyperband(_Halving):
     Raises:
         SettingError: if an argument breaks its rule.
     """
+
+    rounds: int | None = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.rounds is not None:
+            whole("rounds", self.rounds, low=1)
+        super().__post_init__()
+
+    @property
+    def _n_rounds(self) -> int | None:
+        return self.rounds
 
 
 @final
@@ -124,18 +148,22 @@ def hyperband_brackets(rungs: Sequence[float], reduction_factor: float) -> tuple
     return tuple(brackets)
 
 
-def _next(brackets: tuple[Bracket, ...], board: Board, trials: Sequence[Trial]) -> Decision:
+def _next(
+    brackets: tuple[Bracket, ...], board: Board, trials: Sequence[Trial], rounds: int | None
+) -> Decision:
     if interrupted := board.get(INTERRUPTED):
         lost = trials[interrupted[0][1]]
         return Resume(lost.number, lost.budget or brackets[0][0][1])
-    for b in itertools.count():
+    halved = rounds * len(brackets) if rounds is not None and board.get(MODELLED) else math.inf
+    for b in itertools.count(board.n_settled):
         bracket = brackets[b % len(brackets)]
-        if len(board.get(("finished", b, len(bracket) - 1), ())) >= bracket[-1][0]:
-            continue  # over, as nearly all are in a long study
-        if len(board.get(("started", b, 0), ())) < bracket[0][0]:
+        n_started = len(board.get(("started", b, 0), ()))
+        is_left_out = n_started == 0 and b >= halved and len(bracket) > 1
+        if is_left_out or len(board.get(("finished", b, len(bracket) - 1), ())) >= bracket[-1][0]:
+            board.n_settled += b == board.n_settled
+        elif n_started < bracket[0][0]:
             return Start(bracket[0][1], b)
-        promotion = _promotion(bracket, board, b)
-        if promotion is not None:
+        elif (promotion := _promotion(bracket, board, b)) is not None:
             return promotion
     raise AssertionError("unreachable")
 

@@ -23,10 +23,10 @@ from gpbo.trial import State, Trial
 
 Place = tuple[str, int, int | float]  # what, in which bracket, at which rung (or budget)
 Entry = tuple[float, int]  # value, trial number: sorts best first, then oldest first
-Board = Mapping[Place, Sequence[Entry]]
 
 INTERRUPTED: Place = ("interrupted", 0, 0)  # lost their worker: paused short of a budget they were given
 RUNNING: Place = ("running", 0, 0)
+MODELLED: Place = ("modelled", 0, 0)  # chosen by a Gaussian process
 
 _SLACK = Fraction(1, 10**12)  # relative: what decimal notation may lose of a budget such as 1/15
 _NEAR = 1e-9  # relative: a report so near to a rung is a report at the rung
@@ -146,7 +146,7 @@ def places(trial: Trial, index: Mapping[float, int], bracket: int = 0) -> dict[P
         ("finished", bracket, k): it has been to rung k; infinity if it failed on the way.
         ("promoted", bracket, k): it was sent on from there.
         ("waiting", bracket, k): it is paused there.
-        `RUNNING` or `INTERRUPTED`, where that is so.
+        `RUNNING`, `INTERRUPTED` or `MODELLED`, where that is so.
     """
     values: dict[int, float] = {}
     for seen in trial.observations:
@@ -155,6 +155,8 @@ def places(trial: Trial, index: Mapping[float, int], bracket: int = 0) -> dict[P
     found: dict[Place, float] = {("finished", bracket, k): value for k, value in values.items()}
     if trial.budget is None:
         return found
+    if trial.info.get("source") == "gp":
+        found[MODELLED] = 0.0
     target = index.get(trial.budget, len(index))
     found |= {("promoted", bracket, k): value for k, value in values.items() if k < target}
     if trial.state is State.FAILED:
@@ -179,6 +181,16 @@ def best_waiting(board: Board, bracket: int, rung: int, n: int) -> int | None:
     return waiting[0][1] if rank < n else None
 
 
+class Board(dict[Place, list[Entry]]):
+    """The entries at every place.
+
+    Attributes:
+        n_settled: All brackets with smaller numbers were found to be over; kept while their trials stay.
+    """
+
+    n_settled = 0
+
+
 class Standings:
     """Who stands where, best first: a pure function of the trials that reads only those that changed.
 
@@ -187,19 +199,22 @@ class Standings:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[tuple[Trial, ...], dict[Place, list[Entry]]] = (), {}
+        self._last: tuple[tuple[Trial, ...], Board] = (), Board()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Standings, ()  # a copy starts afresh, rather than take the trials along
 
     def __call__(self, trials: Sequence[Trial], placed: Callable[[Trial], Mapping[Place, float]]) -> Board:
         """The entries at every place, given the places of one trial."""
-        before, board = self._last
+        before, last = self._last
         after = tuple(trials)
-        board, owned = dict(board), set[Place]()
+        board, owned = Board(last), set[Place]()
+        board.n_settled = last.n_settled
         for number in changed(before, after):
-            old = (placed(before[number]) if number < len(before) else {}).items()
-            new = (placed(after[number]) if number < len(after) else {}).items()
+            was, now = (part[number] if number < len(part) else None for part in (before, after))
+            old, new = ((placed(trial) if trial else {}).items() for trial in (was, now))
+            brackets = [trial.bracket for trial in (was, now) if trial and trial.bracket is not None]
+            board.n_settled = min([board.n_settled, *brackets])
             for place, _ in old ^ new:
                 if place not in owned:
                     board[place] = list(board.get(place, ()))

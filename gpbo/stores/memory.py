@@ -21,6 +21,15 @@ class MemoryStore:
         self._asking = threading.RLock()
         self._writing = threading.Lock()
 
+    def __getstate__(self) -> tuple[dict[str, Any], Sequence[Trial]]:
+        return dict(self._meta), self.trials()
+
+    def __setstate__(self, state: tuple[dict[str, Any], Sequence[Trial]]) -> None:
+        MemoryStore.__init__(self)  # locks are this process's own
+        meta, trials = state
+        self._meta.update(meta)
+        self.add(trials)
+
     @property
     def meta(self) -> MutableMapping[str, Any]:
         """Named values of the study."""

@@ -1,12 +1,18 @@
 """The suggester for studies with budgets: a Gaussian process and a density model, in turn.
 
-The density model follows promoted trials soon and wherever they are; the process closes in on the best. Which
-is ahead, and when, differs between tasks, so each proposes a part of the trials and both learn from all of
-them. Every tenth trial or so is a random one: where low budgets mislead, both models are wrong together.
+The density model follows promoted trials soon and wherever they are; the process closes in on the best. Each
+proposes a part of the trials and both learn from all of them. Every tenth trial or so is a random one: where
+low budgets mislead, both models are wrong together.
+
+Once much is known at the highest budget the process is ahead and trials are dear, so the other two fade out.
+Of 16 to 50 trials at the full budget on development problems, those of the process improved the best value
+by 0.0047 of the scale each, those of the density model by 0.0007 and random ones by nothing; later by 0.0013
+and by nothing (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +33,8 @@ _FOR_WARM_STARTS = ("hypers", "warp")  # of the process's notes, which a trial o
 class MultiFidelitySuggester:
     """Proposes by a Gaussian process over configs and budgets, by BOHB's density model, or at random.
 
-    Points of one ``study.ask(n)`` are all of one origin.
+    Points of one ``study.ask(n)`` are all of one origin. With n values at the highest budget, more than
+    2 (d + 1), both shares are smaller by the factor 2 (d + 1) / n.
 
     Args:
         density_share: How much of what is not random the density model proposes, once it has enough to go by.
@@ -47,7 +54,8 @@ class MultiFidelitySuggester:
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
         draws = generator(seed, data.number, "origin")
-        is_random, is_density = torch.rand(2, dtype=torch.float64, generator=draws).tolist()
+        fading = min(1.0, 2 * (cube.d + 1) / max(_n_at_the_top(data), 1))
+        is_random, is_density = (torch.rand(2, dtype=torch.float64, generator=draws) / fading).tolist()
         handed_on = {name: data.info[name] for name in _FOR_WARM_STARTS if name in data.info}
         if is_random < self.random_fraction and handed_on:
             found = new_draws(cube, data.seen, n, generator(seed, data.number, "random"))
@@ -58,3 +66,9 @@ class MultiFidelitySuggester:
                 return Suggestion(by_density.X, handed_on | dict(by_density.info))
         n_initial = min(2 * (cube.d + 2), _MOST_INITIAL)
         return GPSuggester(n_initial=n_initial).suggest(data, cube, n, seed)
+
+
+def _n_at_the_top(data: Dataset) -> int:
+    """How many values there are at the highest budget."""
+    budget = data.budget[data.Y.isfinite().all(-1)].nan_to_num(nan=math.inf)
+    return int((budget == budget.max()).sum()) if len(budget) else 0

@@ -115,7 +115,7 @@ def test_each_climbs_the_acquisition_of_the_process_with_the_picks_before_it(lie
 
 
 @EVERY_CUBE
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 1000), q=st.integers(1, 12))
 def test_a_batch_is_of_different_new_feasible_points_and_the_same_again(name, seed, q):
     cube = CUBES[name]

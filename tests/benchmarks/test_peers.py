@@ -71,14 +71,21 @@ def test_a_slow_peer_takes_results_and_proposes_valid_configs_in_a_rich_space(na
     assert len(run(name, RICH, evaluations=8, given=run("random", RICH, evaluations=7))) == 1
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [name for name in QUICK if not name.startswith("ray-")])
 def test_a_peer_takes_results_that_it_did_not_ask_for(name):
     needs(name)
     given = run("random", RICH, evaluations=4)
     assert len(run(name, RICH, evaluations=7, given=given)) == 3
 
 
-@pytest.mark.parametrize("name", ["optuna-tpe", "bohb"])
+@pytest.mark.parametrize("name", ["ray-optuna", "ray-bohb", "ray-gpbo"])
+def test_a_searcher_of_ray_is_told_of_its_own_results_alone(name):
+    needs(name)
+    with pytest.raises(SettingError, match="leave `--shared-initial` out"):
+        create(name, Task(PLAIN, 0, 10, n_given=2))
+
+
+@pytest.mark.parametrize("name", ["optuna-tpe", "bohb", "ray-optuna", "ray-bohb"])
 def test_a_peer_learns(name):
     needs(name)
     assert min(map(loss_of, run(name, PLAIN, evaluations=60))) < min(

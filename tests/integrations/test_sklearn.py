@@ -22,7 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 import gpbo
-from gpbo.errors import SettingError, SpaceError
+from gpbo.errors import SettingError, SpaceError, StudyMismatchError
 from gpbo.integrations.sklearn import GPBOSearchCV, _Folds, _Ledger, space_from_sklearn
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
@@ -381,6 +381,99 @@ def test_failures_at_a_rung_are_in_the_results():
     assert search.best_params_["a"] <= 0.5
 
 
+def test_the_study_stays_with_the_search():
+    search = search_of(n_iter=6).fit(IRIS_X, IRIS_Y)
+    assert isinstance(search.study_, gpbo.Study)
+    assert search.study_.best.value == search.best_score_
+    assert dict(search.study_.best.config) == search.best_params_
+    assert [trial.value for trial in search.study_.trials] == list(search.cv_results_["mean_test_score"])
+    assert "C" in str(search.study_.importance())
+    again = pickle.loads(pickle.dumps(search))
+    assert again.study_.trials == search.study_.trials
+    assert again.study_.ask().number == 6
+    assert not hasattr(clone(search), "study_")
+    with pytest.raises(ValueError, match="too large"):  # of a fit that failed there is none
+        search.set_params(estimator=Fussy(), param_distributions={"a": [1.0]}, error_score="raise").fit(
+            IRIS_X, IRIS_Y
+        )
+    assert not hasattr(search, "study_")
+
+
+def rows_of(search):
+    """What does not depend on the clock, a row each."""
+    names = sorted(name for name in search.cv_results_ if "time" not in name and not name.startswith("rank"))
+    return list(zip(*(map(str, search.cv_results_[name]) for name in names), strict=True))
+
+
+class Killer(Fussy):
+    """Interrupts its `kill`-th fit of all."""
+
+    left = math.inf
+
+    def fit(self, X, y):
+        Killer.left -= 1
+        if Killer.left < 0:
+            raise KeyboardInterrupt
+        return super().fit(X, y)
+
+    def score(self, X, y):
+        return self.a + len(X) / 1000 + 1e-4 * self.n_seen_
+
+
+@pytest.mark.parametrize("fits", [1, 7, 11, 13])
+@pytest.mark.parametrize("scheduler", [None, gpbo.ASHA(17, 150), gpbo.ASHA(17, 150, stopping=True)])
+def test_a_search_that_was_killed_goes_on(tmp_path, monkeypatch, scheduler, fits):
+    options = {"n_iter": 9, "scheduler": scheduler, "space": {"a": gpbo.Float(0, 0.7)}}
+    options["scoring"] = ["accuracy", "balanced_accuracy"] if fits == 7 else None
+    options["refit"] = "accuracy" if fits == 7 else True
+    Killer.predict = lambda self, X: np.full(len(X), int(self.a * 4))
+    Killer.left = math.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of candidates that fail
+        whole = search_of(Killer(), **options).fit(IRIS_X, IRIS_Y)
+        store = tmp_path / "search.db"
+        Killer.left = fits
+        with pytest.raises(KeyboardInterrupt):
+            search_of(Killer(), **options, store=store).fit(IRIS_X, IRIS_Y)
+        Killer.left = 10_000
+        search = search_of(Killer(), **options, store=store).fit(IRIS_X, IRIS_Y)
+        kept = 3 * (fits // 3)  # of a candidate that was begun the folds are fitted again
+        assert 10_000 - Killer.left == 3 * len(whole.cv_results_["params"]) + 1 - kept
+        assert sorted(rows_of(search)) == sorted(rows_of(whole))
+        assert search.best_params_ == whole.best_params_
+        Killer.left = 10_000
+        again = search_of(Killer(), **options, store=str(store)).fit(IRIS_X, IRIS_Y)
+    assert 10_000 - Killer.left == 4  # one candidate's folds, and the refit
+    assert sorted(rows_of(again)) == sorted(rows_of(whole))
+
+
+def test_a_store_keeps_one_search_apart_from_another(tmp_path):
+    options = {"store": tmp_path / "search.db", "cv": StratifiedKFold(3, shuffle=True, random_state=0)}
+    search_of(**options).fit(IRIS_X, IRIS_Y)
+    for changed, what in (
+        ({"estimator": DecisionTreeClassifier(), "param_distributions": {"C": LOG}}, "estimator"),
+        ({"scoring": "accuracy"}, "scoring"),
+        ({"cv": StratifiedKFold(3, shuffle=True, random_state=1), "n_iter": 5}, "folds"),
+    ):
+        with pytest.raises(SettingError, match=f"was begun with other {what}; give this one another"):
+            search_of(**options).set_params(**changed).fit(IRIS_X, IRIS_Y)
+    with pytest.raises(SettingError, match="'default' in the store was begun with other samples"):
+        search_of(**options).fit(IRIS_X + 1, IRIS_Y)
+    with pytest.raises(StudyMismatchError, match="another definition"):
+        search_of(space={"C": [1.0, 2.0]}, **options).fit(IRIS_X, IRIS_Y)
+    other = search_of(study_name="other", **options).fit(IRIS_X + 1, IRIS_Y)
+    assert len(other.study_.trials) == 4
+    assert gpbo.Study.load(tmp_path / "search.db", "other").trials == other.study_.trials
+
+
+def test_a_search_without_any_score_is_kept_too(tmp_path):
+    options = {"estimator": Fussy(), "space": {"a": gpbo.Float(0.6, 0.7)}, "store": tmp_path / "search.db"}
+    with pytest.warns(FitFailedWarning), pytest.raises(ValueError, match="All the 3 fits failed"):
+        search_of(**options).fit(IRIS_X, IRIS_Y)
+    with pytest.raises(ValueError, match="All the 3 fits failed"):  # without a fit, of which it would warn
+        search_of(**options).fit(IRIS_X, IRIS_Y)
+
+
 def test_folds_may_be_lists_that_can_be_read_once():
     folds = ((list(range(k, 150, 3)), list(range((k + 1) % 3, 150, 3))) for k in range(3))
     search = search_of(cv=folds, scheduler=gpbo.ASHA(30, 150, 5), batch_size=2).fit(IRIS_X, IRIS_Y)
@@ -463,6 +556,21 @@ def test_what_cannot_be_searched(given, message):
             {"resource": "max_itr", "scheduler": gpbo.ASHA(1, 9)},
             SettingError,
             "`resource` must be 'n_samples' or a parameter .*, got 'max_itr'. Did you mean 'max_iter'",
+        ),
+        (
+            {"resource": "solver", "scheduler": gpbo.ASHA(1, 9)},
+            SettingError,
+            "'n_samples' or a number among the estimator's parameters, got 'solver', which is 'lbfgs'",
+        ),
+        (
+            {"resource": "warm_start", "scheduler": gpbo.ASHA(1, 9)},
+            SettingError,
+            "got 'warm_start', which is False",
+        ),
+        (
+            {"scheduler": gpbo.ASHA(3, 81)},
+            SettingError,
+            "for each of the 3 classes, but of 3 samples 2 are to learn from; begin with at least 5",
         ),
         ({"scheduler": gpbo.ASHA(50, 151)}, SettingError, "must be at most the 150 samples, got 151"),
         ({"suggester": "gp"}, SettingError, "`suggester` must be an object such as"),

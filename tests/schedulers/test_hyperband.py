@@ -145,3 +145,61 @@ def test_closing_lets_the_best_of_a_bracket_that_is_not_full_go_on():
     best = min(study.trials, key=lambda trial: trial.config["x"])
     assert closing(study._scheduler, study.trials) == Resume(best.number, 3)
     assert study._scheduler.next(study.trials) == Start(1, 0)
+
+
+class TestRounds:
+    """After the first rounds, trials that a Gaussian process chose get the full budget at once."""
+
+    def drive(self, scheduler, n, by):
+        trials = []
+        while len(trials) < n:
+            wish = scheduler.next(tuple(trials))
+            if isinstance(wish, Start):
+                info = {"source": by(len(trials))}
+                trials.append(Trial(len(trials), {}, State.RUNNING, wish.budget, wish.bracket, info=info))
+                number = len(trials) - 1
+            else:
+                number = wish.number
+            old = trials[number]
+            seen = (*old.observations, Observation((float(number % 7),), wish.budget))
+            trials[number] = replace(old, budget=wish.budget, observations=seen)
+            state = scheduler.judge(tuple(trials), number)
+            trials[number] = replace(trials[number], state=state)
+        return trials
+
+    def starts(self, trials):
+        return [t.observations[0].budget for t in trials]
+
+    @pytest.mark.parametrize("rounds", [1, 2])
+    def test_are_followed_by_full_budgets(self, rounds):
+        trials = self.drive(Hyperband(1, 9, rounds=rounds), 60, lambda number: "gp")
+        n = 15 * rounds  # nine, three and three trials
+        assert self.starts(trials)[:n] == ([1] * 9 + [3] * 3 + [9] * 3) * rounds
+        assert self.starts(trials)[n:] == [9] * (60 - n)
+        assert [t.bracket % 3 for t in trials[n:]] == [2] * (60 - n)
+        brackets = [t.bracket for t in trials]
+        assert brackets == sorted(brackets)
+        assert max(brackets.count(b) for b in brackets[n:]) == 3
+
+    @pytest.mark.parametrize(
+        ("rounds", "source"), [(None, "gp"), (1, "random"), (1, "bohb")], ids=["never", "random", "bohb"]
+    )
+    def test_go_on_for_ever_where_no_process_chooses_or_none_is_wanted(self, rounds, source):
+        trials = self.drive(Hyperband(1, 9, rounds=rounds), 45, lambda number: source)
+        assert self.starts(trials) == ([1] * 9 + [3] * 3 + [9] * 3) * 3
+
+    def test_end_when_the_process_takes_over_and_begun_brackets_with_them(self):
+        trials = self.drive(Hyperband(1, 9), 60, lambda number: "gp" if number >= 35 else "random")
+        assert self.starts(trials)[30:39] == [1] * 9
+        assert self.starts(trials)[39:] == [9] * 21
+
+    def test_are_a_function_of_the_trials_alone(self):
+        trials = self.drive(Hyperband(1, 9), 40, lambda number: "gp")
+        used = Hyperband(1, 9)
+        order = random.Random(0).choices(range(1, 40), k=60)
+        for n in order:
+            assert used.next(tuple(trials[:n])) == Hyperband(1, 9).next(tuple(trials[:n]))
+
+    def test_must_be_a_whole_number(self):
+        with pytest.raises(SettingError, match="`rounds` must be a whole number >= 1, got 0"):
+            Hyperband(1, 9, rounds=0)
