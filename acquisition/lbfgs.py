@@ -4,6 +4,10 @@ Notation: b rows x (b, k) in the unit box, coordinates scaled by a preconditione
 s = x' - x, y = g' - g of the negated function. One evaluation a round: a row whose trial point is not
 good enough shortens its step for the next round instead of searching on its own. The inverse Hessian is
 applied in its compact form (Byrd, Nocedal and Schnabel 1994, eq. 3.1), a few products of small matrices.
+
+The rows that are left after sifting have their curvature measured, by differences of gradients in one more
+shared evaluation, and go on from its inverse instead of from what their history tells: a few rounds then do
+what some twenty would.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ _ARMIJO = 1e-4
 _SHORTER = 0.3
 _FIRST = 0.3  # scaled lengths that a step without history goes at most
 _SHORTEST = 1e-6
+_MEASURED = 50  # columns; the curvature by more of them costs more than the rounds that it saves
+_APART = 1e-4  # scaled lengths between the gradients whose difference is the curvature
+_FLATTEST = 0.3  # curvature that a step may count on
 
 
 class Maxima(NamedTuple):
@@ -49,7 +56,8 @@ def maximize_rows(
         max_rounds: How many times `function` is called at most.
         tolerance: A row is done when its projected, scaled gradient is below it, or a full step promises a
             gain of less than a hundredth of it.
-        sift: After how many rounds only the best rows go on, and how many these are; all by default.
+        sift: After how many rounds only the best rows go on, with their curvature measured, and how many
+            these are; by default all go on, and without.
         held: Coordinates that stay where they start.
     """
     scale = scale.clamp(1e-3, 1.0)
@@ -60,15 +68,22 @@ def maximize_rows(
     t = x.new_ones(len(x))
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     start = torch.arange(len(x), device=x.device)
+    inverse = None
+    free = [j for j in range(x.shape[1]) if j not in held]
     rounds = 1
     while rounds < max_rounds:
-        if sift is not None and rounds == sift[0] and len(x) > sift[1]:
+        sifted = sift is not None and rounds == sift[0]
+        if sift is not None and sifted and len(x) > sift[1]:
             ahead = value.nan_to_num(nan=-torch.inf).topk(sift[1]).indices
             x, value, g, S, Y, t, done, start = (v[ahead] for v in (x, value, g, S, Y, t, done, start))
         bound = torch.where(g > 0.0, x <= 0.0, x >= 1.0)
         pg = g.masked_fill(bound, 0.0)
+        if sifted and len(free) <= _MEASURED:
+            inverse = _inverse_curvature(function, x, g, moves, free, bound)
+            S, Y, t = torch.zeros_like(S), torch.zeros_like(Y), torch.ones_like(t)
+            rounds += 1
         done = done | (pg.abs().amax(-1) < tolerance) | (t < _SHORTEST)
-        step, promise = _step(pg, S, Y)
+        step, promise = _step(pg, S, Y, inverse)
         done = done | (promise < 0.01 * tolerance)
         if sift is not None and rounds >= sift[0]:  # rows that do not expect to overtake the best give up
             done = done | (value + 2.0 * promise < value.max())
@@ -92,27 +107,59 @@ def maximize_rows(
     return Maxima(x, value, start, rounds)
 
 
-def _step(g: Tensor, S: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:  # (b, k), (b,)
+def _inverse_curvature(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,  # (b, k)
+    g: Tensor,  # (b, k)
+    moves: Tensor,  # (k,)
+    free: Sequence[int],
+    bound: Tensor,  # (b, k)
+) -> Tensor:  # (b, k, k)
+    """The inverse of the Hessian at every row, negative curvature taken for as much positive one.
+
+    The identity for coordinates that are held or bound.
+    """
+    (b, k), columns = x.shape, torch.tensor(free, dtype=torch.long, device=x.device)
+    apart = torch.where(x > 0.5, -_APART, _APART)  # into the box
+    near = x.unsqueeze(1) + torch.diag_embed(apart * moves)[:, columns]
+    slope = function(near.flatten(0, 1))[1].reshape(b, len(free), k)
+    H = x.new_zeros(b, k, k)
+    H[:, columns] = (-slope * moves - g.unsqueeze(1)) / apart[:, columns].unsqueeze(-1)
+    still = bound | (moves == 0.0)
+    H = (0.5 * (H + H.mT)).masked_fill(still.unsqueeze(-1) | still.unsqueeze(-2), 0.0)
+    lam, Q = torch.linalg.eigh(H.nan_to_num() + torch.diag_embed(still.to(H.dtype)))
+    return (Q / lam.abs().clamp(min=_FLATTEST).unsqueeze(-2)) @ Q.mT
+
+
+def _step(g: Tensor, S: Tensor, Y: Tensor, inverse: Tensor | None) -> tuple[Tensor, Tensor]:  # (b, k), (b,)
     """The inverse Hessian times g, and the gain it promises to first order; unused history holds zeros.
 
-    Rows without history, or where the product is no descent, get a scaled gradient that promises anything.
+    Where the product is no descent, and without an inverse to begin from where there is no history either, it
+    is the inverse alone, or else a scaled gradient that promises anything.
     """
     SY = S @ Y.mT
     D = SY.diagonal(dim1=-2, dim2=-1)
     R = torch.triu(SY)
     R.diagonal(dim1=-2, dim2=-1).add_(D <= 0.0)
-    gamma = (D[:, -1:] / torch.linalg.vecdot(Y[:, -1], Y[:, -1]).clamp(min=1e-300).unsqueeze(-1)).unsqueeze(
-        -1
-    )
     column = g.unsqueeze(-1)
     w = torch.linalg.solve_triangular(R, S @ column, upper=True)
-    rest = gamma * (column - Y.mT @ w)
+    rest = column - Y.mT @ w
+    if inverse is None:
+        rest *= (D[:, -1] / torch.linalg.vecdot(Y[:, -1], Y[:, -1]).clamp(min=1e-300))[:, None, None]
+    else:
+        rest = inverse @ rest
     u = torch.linalg.solve_triangular(R.mT, D.unsqueeze(-1) * w - Y @ rest, upper=False)
     product = torch.baddbmm(rest, S.mT, u).squeeze(-1)
     promise = torch.linalg.vecdot(product, g)
-    known = (D[:, -1] > 0.0) & (promise > 0.0)
-    first = g * (_FIRST / g.abs().amax(-1, keepdim=True).clamp(min=_FIRST))
-    return torch.where(known.unsqueeze(-1), product, first), torch.where(known, promise, torch.inf)
+    known = promise > 0.0
+    if inverse is None:
+        known &= D[:, -1] > 0.0
+        first = g * (_FIRST / g.abs().amax(-1, keepdim=True).clamp(min=_FIRST))
+        hope = torch.full_like(promise, torch.inf)
+    else:
+        first = (inverse @ column).squeeze(-1)
+        hope = torch.linalg.vecdot(first, g)
+    return torch.where(known.unsqueeze(-1), product, first), torch.where(known, promise, hope)
 
 
 def _remember(H: Tensor, newest: Tensor, store: Tensor) -> Tensor:

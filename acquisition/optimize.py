@@ -20,9 +20,9 @@ from gpbo.acquisition.lbfgs import maximize_rows
 from gpbo.cube import Cube, is_new
 
 _CHUNK = 2**22  # doubles in one screening block
-_SIFTING = 8  # rounds that all starts climb; then only those ahead go on
+_SIFTING = 4  # rounds that all starts climb; then only those ahead go on, by their measured curvature
 _AHEAD = 4  # at least so many of them, or a quarter
-_TOLERANCE = 5e-3  # of the climb, which may then be 1e-4 below the maximum
+_TOLERANCE = 1e-2  # of the climb, which may then be 1e-4 below the maximum
 _SETTLED = 4  # how many climbed points are settled
 _FLIPS = 24  # rounds of one-flip moves
 _PERTURBED_COLUMNS = 20  # at most so many columns of an incumbent move at once

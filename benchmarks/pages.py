@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import multifidelity, published, report, speed, speed_table
+from benchmarks import multifidelity, plugins, published, report, speed, speed_table
 from gpbo.errors import SettingError
 
 FOLDER = Path(__file__).with_name("published")
@@ -33,6 +33,11 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {  # by name: a file of r
         "multifidelity.jsonl",
         lambda path: multifidelity.anchored(multifidelity.read(path)),
     ),
+    "plugins-optuna": ("plugins-optuna.jsonl", lambda path: _plugged("optuna", path)),
+    "plugins-sklearn": ("plugins-sklearn.jsonl", lambda path: _plugged("sklearn", path)),
+    "plugins-ray": ("plugins-ray.jsonl", lambda path: _plugged("ray", path)),
+    "plugins-times": ("plugins-times.jsonl", lambda path: plugins.times(plugins.read(path))),
+    "plugins-imports": ("plugins-times.jsonl", lambda path: plugins.imports(plugins.read(path))),
 }
 
 
@@ -55,6 +60,10 @@ def filled(page: str, folder: Path) -> str:
     if n != page.count("<!-- benchmarks:"):
         raise SettingError("a table must end with <!-- /benchmarks:NAME -->, with the name of its beginning.")
     return text
+
+
+def _plugged(host: str, path: Path) -> str:
+    return plugins.summary(published.read(path), plugins.SUBJECTS[host])
 
 
 def main() -> None:

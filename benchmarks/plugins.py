@@ -361,7 +361,7 @@ def _time(file: Path) -> None:
     done = {(r.get("statement"), r.get("repeat")) for r in have} | {(r.get("peer"), None) for r in have}
     about = {"revision": runs.revision(), "versions": records.versions()}
     for name in ("random", "sklearn-gpbo"):
-        key = f"RandomizedSearchCV {name}" if name == "random" else name
+        key = "sklearn-random" if name == "random" else name
         if (key, None) not in done:
             records.append(file, {**_searched(name), "peer": key, **about})
     for repeat in range(REPEATS):

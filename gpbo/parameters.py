@@ -349,9 +349,10 @@ def parameter_to_dict(parameter: Parameter) -> dict[str, Any]:
 
 def level_of(domain: Parameter, value: Any) -> int:
     """The level that `value` is, of a parameter that has levels."""
+    value = domain.normalise(value)
     if isinstance(domain, Categorical):
-        return domain.choices.index(domain.normalise(value))
-    return round((domain.normalise(value) - domain.low) / (domain.step or 1))
+        return next(i for i, choice in enumerate(domain.choices) if same(choice, value))
+    return round((value - domain.low) / (domain.step or 1))
 
 
 def describe_when(when: Mapping[str, tuple[Any, ...]] | None) -> str:

@@ -5,7 +5,7 @@ if __name__ != "gpbo.kernels":
 
 from gpbo.kernels.embedding import Embedding, squared_distances
 from gpbo.kernels.fidelity import AtBudget, with_budget_column
-from gpbo.kernels.matern import NUS, matern, matern_and_slope, slope_and_curvature
+from gpbo.kernels.matern import NUS, matern, matern_and_slope
 
 __all__ = [
     "NUS",
@@ -13,7 +13,6 @@ __all__ = [
     "Embedding",
     "matern",
     "matern_and_slope",
-    "slope_and_curvature",
     "squared_distances",
     "with_budget_column",
 ]

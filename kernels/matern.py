@@ -2,16 +2,15 @@
 
 With r^2 = sum_l D_l, D_l = (x_l - x'_l)^2 / lengthscale_l^2, and a = sqrt(2 nu) r:
 
-    nu = 5/2:  k = (1 + a + a^2/3) e^-a   G = 5/3 (1 + a) e^-a   G2 = 25/3 e^-a
-    nu = 3/2:  k = (1 + a) e^-a           G = 3 e^-a             G2 = 9 e^-a / a
-    nu = 1/2:  k = e^-r                   G = e^-r / r           G2 = e^-r (1/r^2 + 1/r^3)
+    nu = 5/2:  k = (1 + a + a^2/3) e^-a   G = 5/3 (1 + a) e^-a
+    nu = 3/2:  k = (1 + a) e^-a           G = 3 e^-a
+    nu = 1/2:  k = e^-r                   G = e^-r / r
 
-    dk / dlog l_i = G D_i        d2k / dlog l_i dlog l_j = G2 D_i D_j - 2 delta_ij G D_i
+    dk / dlog l_i = G D_i
     dk / dx_l = -G (x_l - x'_l) / lengthscale_l^2
 
-(Rasmussen and Williams 2006, section 4.2.1.) Where G or G2 has a pole at r = 0 its product with the
-distances tends to 0, and 0 stands there. The poles of G2 are cut off at `_NEAR` already: equal points come
-out up to 1e-8 apart by rounding, where 1/r^3 makes 1e8 of a product that should be of order r.
+(Rasmussen and Williams 2006, section 4.2.1.) Where G has a pole at r = 0 its product with the distances tends
+to 0, and 0 stands there.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import torch
 from torch import Tensor
 
 NUS = (0.5, 1.5, 2.5)
-_NEAR = 1e-4  # there the rounding of G2 D_i D_j at nu = 1/2, 1e-16 / r^3, equals the product, r
 _BLOCK = 2**16  # doubles that are worked on at once: the steps between stay in a processor's cache
 
 
@@ -37,12 +35,6 @@ def matern_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
     """k and G for squared distances r2 >= 0."""
     k, G = _in_blocks(lambda block: _value_and_slope(block, nu), r2, 2)
     return k, G
-
-
-def slope_and_curvature(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
-    """G and G2 for squared distances r2 >= 0."""
-    G, G2 = _in_blocks(lambda block: _slope_and_curvature(block, nu), r2, 2)
-    return G, G2
 
 
 def _in_blocks(
@@ -78,15 +70,3 @@ def _value_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
     if nu == 1.5:
         return a.add_(1.0).mul_(decay), decay * 3.0
     return decay, torch.where(a > 0.0, decay / a.clamp_min(math.ulp(0.0)), 0.0)
-
-
-def _slope_and_curvature(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
-    a = torch.sqrt(2.0 * nu * r2)
-    decay = torch.exp(-a)
-    if nu == 2.5:
-        return a.add_(1.0).mul_(decay).mul_(5.0 / 3.0), decay.mul_(25.0 / 3.0)
-    inverse = torch.where(a > _NEAR, a.reciprocal(), 0.0)
-    if nu == 1.5:
-        return decay * 3.0, decay.mul_(inverse).mul_(9.0)
-    slope = torch.where(a > 0.0, decay / a.clamp_min(math.ulp(0.0)), 0.0)
-    return slope, decay * (inverse.square() + inverse**3)

@@ -271,8 +271,8 @@ def test_ctrl_c_stops_cleanly_and_loses_nothing(gpbo_cli, study_file, workers, t
     study_file("import time; time.sleep(60 if config['x'] > 0 else 0); return config['x']")
     command = [sys.executable, "-m", "gpbo", "run", "--trials", "9", "--workers", str(workers)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for _ in range(3000):
-        time.sleep(0.02)
+    for _ in range(300):
+        time.sleep(0.2)
         if Path("study.db").exists() and (json.loads(gpbo_cli("status", "--json")[1] or "{}")).get("studies"):
             summary = json.loads(gpbo_cli("status", "--json")[1])["studies"][0]
             if summary["pending"] and summary["pending"][0]["config"]["x"] > 0:

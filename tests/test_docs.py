@@ -31,7 +31,9 @@ for number, code in enumerate(json.load(sys.stdin)):
 
 
 @pytest.mark.parametrize("name", [name for name, blocks in BLOCKS.items() if blocks])
-def test_every_python_block_runs(tmp_path, name):
+def test_every_python_block_runs(request, tmp_path, name):
+    if name == "ray-tune.md":
+        request.getfixturevalue("one_ray")
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=tmp_path,

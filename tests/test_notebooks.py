@@ -22,6 +22,7 @@ def code_cells(path):
     return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_every_notebook_runs_top_to_bottom(tmp_path):
     assert NOTEBOOKS
     code = {path.name: ["".join(cell["source"]) for cell in code_cells(path)] for path in NOTEBOOKS}

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpbo.errors import ConfigError, SpaceError
+from gpbo.parameters import same
 from gpbo.space import Categorical, Float, Int, SearchSpace
 
 GENEROUS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -260,10 +261,17 @@ def test_spaces_differ_in_order_kind_and_constraints():
     assert space != "space"
 
 
-def test_a_when_tells_true_from_one():
-    space = SearchSpace(x=Categorical([True, 1]), y=Int(0, 4, when={"x": 1}))
-    assert not space.is_active("y", {"x": True})
-    assert space.is_active("y", {"x": 1})
+@pytest.mark.parametrize("choices", [[True, 1], [1, True], [0, True, 1.0, False]], ids=str)
+@pytest.mark.parametrize("when", [True, 1])
+def test_a_when_tells_true_from_one(choices, when):
+    space = SearchSpace(x=Categorical(choices), y=Int(0, 4, when={"x": when}))
+    for x in choices:
+        config = {"x": x, "y": 3} if same(x, when) else {"x": x}
+        assert space.is_active("y", {"x": x}) is ("y" in config)
+        X = space.encode([config])
+        assert space.cube.active(X).tolist() == [[True, "y" in config]]
+        assert space.decode(X) == [config]
+        assert same(space.decode(X)[0]["x"], x)
 
 
 def test_the_repr_names_parameters_and_constraints():

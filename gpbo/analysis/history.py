@@ -32,7 +32,7 @@ from gpbo.analysis.figures import (
     value_axis,
     wanted,
 )
-from gpbo.analysis.surrogate import Surrogate, fit_surrogate, trials_at, value_at
+from gpbo.analysis.surrogate import LEVELS, Surrogate, fit_surrogate, trials_at, value_at
 from gpbo.errors import NoResultError, SpaceError
 from gpbo.outcomes import are_met
 from gpbo.seeding import derive, generator
@@ -41,7 +41,6 @@ from gpbo.trial import State, Trial
 if TYPE_CHECKING:
     from gpbo.study import Study
 
-LEVELS = (0.05, 0.5, 0.95)
 _FEWEST = 5  # trials with a value, to say anything of random search
 _POOL = 1024  # random configs
 _FUNCTIONS = 64

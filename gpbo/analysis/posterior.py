@@ -29,7 +29,7 @@ from gpbo.analysis.figures import (
     wanted,
 )
 from gpbo.analysis.importance import importance as find_importance
-from gpbo.analysis.surrogate import Surrogate, fit_surrogate
+from gpbo.analysis.surrogate import LEVELS, Surrogate, fit_surrogate
 from gpbo.diagnostics import Estimate
 from gpbo.errors import NoResultError, SettingError, UnknownTrialError
 from gpbo.outcomes import are_met
@@ -38,7 +38,6 @@ from gpbo.trial import Trial
 if TYPE_CHECKING:
     from gpbo.study import Study
 
-_LEVELS = (0.05, 0.5, 0.95)
 _ACROSS = 101  # points of a slice
 _MESH = 41  # points of a contour, each way
 
@@ -120,7 +119,7 @@ def contour(study: Study, x: str, y: str, objective: int = 0, *, budget: float |
     X = start.repeat(len(V) * len(U), 1)
     X[:, i], X[:, j] = U.repeat(len(V)), V.repeat_interleave(len(U))
     X = study.space.cube.snap(X)
-    low, median, high = surrogate.quantiles(X, _LEVELS)
+    low, median, high = surrogate.quantiles(X, LEVELS)
     active = study.space.cube.active(X)
     blank = ~(active[:, i] & active[:, j] & study.space.cube.feasible(X))
     title = wanted(study, surrogate.objective)
@@ -196,7 +195,7 @@ def _draw_slice(
     scale = value_axis(observed, "")
     low, median, high = (
         [value if ok else None for value, ok in zip(shown(row, scale, observed), allowed, strict=True)]
-        for row in surrogate.quantiles(X, _LEVELS).tolist()
+        for row in surrogate.quantiles(X, LEVELS).tolist()
     )
     x = _along(study, axis, U)
     trials = [t for t in surrogate.trials if axis.name in t.config]

@@ -35,6 +35,7 @@ from gpbo.trial import State, Trial
 if TYPE_CHECKING:
     from gpbo.study import Study
 
+LEVELS = (0.05, 0.5, 0.95)  # of the quantiles that figures show: the median and the middle 90 %
 _BEYOND = 2.0  # how far from the best a warped value may lie, in units of how far the worst observed one does
 _PROCESSES = 16
 _FEW_PROCESSES = 4  # where there are many trials, which leave little doubt about hyper-parameters

@@ -18,11 +18,15 @@ from gpbo.gp.hypers import Hypers, from_theta, prior
 from gpbo.gp.likelihood import Point, Problem, derivatives, evaluate, make_problem
 from gpbo.numerics import inverse_factor
 
-TOLERANCE = 2e-3  # nats that a full Newton step still promises
+TOLERANCE = 4e-3  # nats that a full Newton step still promises
 SKIP = 1e-2  # nats; promises below it leave a warm start as it is
 _MAX_STEPS = 40
 _FIRST_RADIUS, _MAX_RADIUS, _MIN_RADIUS = 2.0, 8.0, 1e-7
 _SHIFTS = 128  # of the model's curvature that are tried for a step's length; neighbours differ by a fifth
+_FORETOLD = 0.02  # nats; a full step of no more, whose gain is foretold to half the tolerance, is the last
+_BEHIND = 0.1  # nats, and _HOPE times what a full step promises: from _AT_LEAST steps on starts further
+_HOPE = 3.0  # behind the best one give up
+_AT_LEAST = 3
 _DAMPED = 0.2  # least curvature along a step, as a share of the model's, that a correction may bring
 
 
@@ -94,24 +98,25 @@ def fit(
         raise NumericsError(f"the covariance of {problem.n} points is not positive definite at any start.")
     if len(usable) < len(variant):
         at, problem, variant = at.take(usable), problem.take(usable), variant[usable]
-    at, inverses, steps = _newton(problem, at, SKIP if warm is not None and starts is None else TOLERANCE)
-    values = at.value if offset is None else at.value + offset[variant]
-    kept = _distinct(at.theta, values, variant)
-    R = inverses[kept[0]]
+    offsets = torch.zeros_like(at.value) if offset is None else offset[variant]
+    first_tolerance = SKIP if warm is not None and starts is None else TOLERANCE
+    at, steps, gave_up = _newton(problem, at, offsets, first_tolerance)
+    values = at.value + offsets
+    kept = _distinct(at.theta, values, variant, gave_up)
     return Fit(
         tuple(from_theta(at.theta[row]) for row in kept),
         tuple(values[kept].tolist()),
         tuple(variant[kept].tolist()),
         k * b + steps,
         warm is not None and steps == 0,
-        inverse_factor(at.L[kept[0]]) if R is None else R,
+        inverse_factor(at.L[kept[0]]),
     )
 
 
-def _distinct(theta: Tensor, values: Tensor, variant: Tensor) -> list[int]:
+def _distinct(theta: Tensor, values: Tensor, variant: Tensor, gave_up: Tensor) -> list[int]:
     """The rows that are optima of their own, best first."""
     kept: list[int] = []
-    for row in values.argsort().tolist():
+    for row in values.masked_fill(gave_up, math.inf).argsort()[: int((~gave_up).sum())].tolist():
         near = [float((theta[row] - theta[other]).abs().max()) <= 0.1 for other in kept]
         same = [int(variant[row]) == int(variant[other]) for other in kept]
         if not any(a and b for a, b in zip(near, same, strict=True)):
@@ -119,17 +124,28 @@ def _distinct(theta: Tensor, values: Tensor, variant: Tensor) -> list[int]:
     return kept
 
 
-def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point, list[Tensor | None], int]:
-    """Trust-region Newton from every row of `at`: optima, the inverse factors known there, trial steps."""
+def _newton(
+    problem: Problem, at: Point, offsets: Tensor, first_tolerance: float
+) -> tuple[Point, int, Tensor]:
+    """Trust-region Newton from every row of `at`: where they end, how many trial steps, and which gave up.
+
+    Rows are compared by their values with these offsets.
+    """
     rows = torch.arange(len(at.theta), device=at.theta.device)  # those still moving
     radius = at.theta.new_full((len(rows),), _FIRST_RADIUS)
-    g, A, R = derivatives(problem, at)
-    inverses: list[Tensor | None] = list(R)
+    g, A = derivatives(problem, at)
     lam, Q = torch.linalg.eigh(A)
     moving = torch.ones_like(rows, dtype=torch.bool)
+    gave_up = torch.zeros_like(moving)
     steps, tolerance = 0, first_tolerance
-    for _ in range(_MAX_STEPS):
-        going = (_promise(g, lam, Q) > tolerance) & (radius > _MIN_RADIUS) & moving
+    for taken in range(_MAX_STEPS):
+        promise = _promise(g, lam, Q)
+        going = (promise > tolerance) & (radius > _MIN_RADIUS) & moving
+        if taken >= _AT_LEAST and len(at.theta) > 1:
+            behind = at.value[rows] + offsets[rows] - (at.value + offsets).min()
+            hopeless = going & (behind > (_HOPE * promise).clamp(min=_BEHIND))
+            gave_up[rows[hopeless]] = True
+            going &= ~hopeless
         if not bool(going.any()):
             break
         tolerance = TOLERANCE
@@ -142,26 +158,24 @@ def _newton(problem: Problem, at: Point, first_tolerance: float) -> tuple[Point,
         steps += len(rows)
         along = _times(Q.mT, step)
         predicted = -(g * step).sum(-1) - 0.5 * (lam * along.square()).sum(-1)
-        ratio = (here - trial.value) / predicted.clamp(min=1e-300)
+        gain = here - trial.value
+        ratio = gain / predicted.clamp(min=1e-300)
         length = step.norm(dim=-1)
+        whole = (lam[:, 0] > 0.0) & (length < 0.99 * radius)
         radius = torch.where(ratio < 0.25, 0.25 * length, radius)
         grow = (ratio > 0.75) & (length > 0.9 * radius)
         radius = torch.where(grow, (2.0 * radius).clamp(max=_MAX_RADIUS), radius)
-        accepted = trial.value < here
-        moving = ~accepted | (here - trial.value >= TOLERANCE)
+        accepted = gain > 0.0
+        foretold = whole & (predicted < _FORETOLD) & ((gain - predicted).abs() < 0.5 * TOLERANCE)
+        moving = ~accepted | ((gain >= TOLERANCE) & ~foretold)
         at = at.put(rows[accepted], trial.take(accepted))
-        for row in rows[accepted].tolist():
-            inverses[row] = None
         onward = accepted & moving
         if bool(onward.any()):
-            better = trial.take(onward)
-            new_g, A, R = derivatives(part.take(onward), better)
+            new_g, A = derivatives(part.take(onward), trial.take(onward))
             new_lam, new_Q = torch.linalg.eigh(_corrected(A, step[onward], new_g - g[onward]))
             g, lam, Q = g.clone(), lam.clone(), Q.clone()
             g[onward], lam[onward], Q[onward] = new_g, new_lam, new_Q
-            for row, inverse in zip(rows[onward].tolist(), R, strict=True):
-                inverses[row] = inverse
-    return at, inverses, steps
+    return at, steps, gave_up
 
 
 def _promise(g: Tensor, lam: Tensor, Q: Tensor) -> Tensor:  # (b,)

@@ -115,7 +115,7 @@ def test_each_climbs_the_acquisition_of_the_process_with_the_picks_before_it(lie
 
 
 @EVERY_CUBE
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 1000), q=st.integers(1, 12))
 def test_a_batch_is_of_different_new_feasible_points_and_the_same_again(name, seed, q):
     cube = CUBES[name]
@@ -138,11 +138,11 @@ def test_a_batch_on_any_device(device):
 
 @pytest.mark.parametrize(
     ("name", "n", "q", "nats"),
-    [("continuous", 40, 8, 0.02), ("continuous", 40, 24, 0.05), ("mixed", 30, 8, 0.02)],
+    [("continuous", 40, 8, 0.01), ("continuous", 40, 24, 0.025), ("mixed", 30, 8, 0.01)],
 )
 def test_a_batch_is_jointly_as_good_as_one_that_is_searched_point_by_point(name, n, q, nats):
-    cube, worst = CUBES[name], 0.0
-    for seed in range(3):
+    cube, gaps = CUBES[name], []
+    for seed in range(4):
         gp, X = process(cube, n, seed=seed)
         top, best = X[gp.y.topk(5).indices], best_value(gp)
         grown, taken, improve = gp, X, best
@@ -153,8 +153,9 @@ def test_a_batch_is_jointly_as_good_as_one_that_is_searched_point_by_point(name,
             improve = max(improve, grown.marginal(x)[0].item())
         value = q_log_ei(gp, best, base_samples(q, 1024, 0, X.device))
         found, _ = batch(gp, X, q, seed=seed)
-        worst = max(worst, float(value(taken[len(X) :]) - value(found)))
-    assert worst < nats
+        gaps.append(float(value(taken[len(X) :]) - value(found)))
+    assert sum(gaps) / len(gaps) < nats
+    assert max(gaps) < 5.0 * nats
 
 
 class Factors(TorchDispatchMode):

@@ -169,3 +169,61 @@ def test_a_place_without_a_value_is_not_entered(bad):
     found = maximize_rows(function, 0.4 * draws(6, 2, seed=9), scale=ones(2))
     assert torch.isfinite(found.value).all()
     assert (found.x[:, 0] <= 0.5).all()
+
+
+def stretched(k, seed):
+    """A quadratic whose curvatures are 1 to 1e4, its top inside the box."""
+    Q = torch.linalg.qr(torch.randn(k, k, generator=torch.Generator().manual_seed(seed)).double())[0]
+    A = Q @ torch.diag(torch.logspace(0, 4, k, dtype=torch.float64)) @ Q.mT
+    top = 0.4 + 0.2 * draws(k, seed=seed + 1)
+    return (lambda x: -0.5 * ((x - top) @ A * (x - top)).sum(-1)), top
+
+
+def test_after_sifting_a_quadratic_takes_one_step():
+    k, asked = 8, []
+    function, top = stretched(k, seed=3)
+
+    def watched(x):
+        asked.append(len(x))
+        return differentiated(function)(x)
+
+    found = maximize_rows(watched, 0.4 + 0.2 * draws(6, k, seed=4), scale=ones(k), sift=(3, 2))
+    assert asked == [6, 6, 6, 2 * k, 2]
+    assert found.rounds == len(asked)
+    assert torch.allclose(found.x, top.expand(2, k), atol=1e-5)
+
+
+def test_where_curvature_points_the_wrong_way_the_climb_still_goes_up():
+    function = differentiated(lambda x: torch.cos(6.0 * x).sum(-1))  # tops at 0 and pi / 3, out of the box
+    x = torch.tensor([[0.45, 0.6]], dtype=torch.float64)  # close to the bottom of the valley
+    found = maximize_rows(function, x, scale=ones(2), sift=(1, 1), max_rounds=60)
+    assert torch.allclose(found.x, torch.tensor([[0.0, 1.0]], dtype=torch.float64), atol=1e-5)
+
+
+def test_coordinates_that_are_held_or_at_the_edge_stay_after_sifting():
+    quadratic_in_three, _ = stretched(3, seed=5)
+    far = torch.tensor([0.0, 3.0, 0.0], dtype=torch.float64)
+    function = differentiated(lambda x: quadratic_in_three(x - far))  # its top is beyond x1 = 1
+    x = 0.4 + 0.2 * draws(2, 3, seed=6)
+    x[:, 1] = 1.0
+    found = maximize_rows(function, x, scale=ones(3), sift=(1, 2), held=[2], max_rounds=100, tolerance=1e-7)
+    assert torch.equal(found.x[:, 2], x[:, 2])
+    for row, at in zip(found.x, x, strict=True):
+        inner = minimize(
+            lambda v, at=at: -function(torch.tensor([[v[0], v[1], at[2]]], dtype=torch.float64))[0].item(),
+            at[:2].numpy(),
+            bounds=[(0, 1)] * 2,
+        )
+        assert row[:2].numpy() == pytest.approx(inner.x, abs=1e-3)
+
+
+def test_a_gradient_that_is_not_a_number_near_a_row_does_no_harm():
+    def function(x):
+        value, slope = differentiated(hills)(x)
+        beside = ((x > 0.3) & (x < 0.3 + 2e-4)).any(-1)
+        return value, slope.masked_fill(beside.unsqueeze(-1), torch.nan)
+
+    x = torch.full((3, 2), 0.3, dtype=torch.float64)
+    found = maximize_rows(function, x, scale=ones(2), sift=(1, 3))
+    assert bool(found.value.isfinite().all())
+    assert bool((found.value >= differentiated(hills)(x)[0]).all())

@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from benchmarks import pages, published, report, speed
+from benchmarks import pages, plugins, published, report, speed
 from benchmarks.compare import tabulate
 from gpbo.errors import SettingError
 
@@ -90,6 +91,16 @@ def test_every_table_can_be_made(tmp_path):
     publish(tmp_path)
     publish_budgets(tmp_path)
     (tmp_path / "ablations.jsonl").write_bytes((tmp_path / "regret.jsonl").read_bytes())
+    for host, subject in plugins.SUBJECTS.items():
+        table = published.read(tmp_path / "regret.jsonl")
+        published.write(
+            tmp_path / f"plugins-{host}.jsonl", replace(table, peers=("random", subject, "other"))
+        )
+    times = {"versions": {"torch": "2.13"}, "revision": "abc", "wall": [1.0] * 4, "cpu": [0.5] * 4}
+    import_ = {**times, "statement": "import gpbo", "repeat": 0, "wall": 0.1, "cpu": 0.05}
+    (tmp_path / "plugins-times.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in [{**times, "peer": "gpbo"}, import_])
+    )
     (tmp_path / "speed-cuda.jsonl").write_bytes((tmp_path / "speed.jsonl").read_bytes())
     for name in pages.TABLES:
         page = f"<!-- benchmarks:{name} -->\n<!-- /benchmarks:{name} -->\n"

@@ -1,4 +1,5 @@
 import importlib
+import subprocess
 import sys
 import warnings
 
@@ -47,3 +48,13 @@ def test_a_host_that_is_missing_is_named_with_its_extra(monkeypatch, module, hos
 
 def test_a_release():
     assert [release(version) for version in ("1.9.1", "1.10.dev0", "2")] == [(1, 9), (1, 10), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("host", "module"), [("optuna", "optuna"), ("sklearn", "sklearn"), ("ray.tune", "ray_tune")]
+)
+def test_importing_an_integration_does_not_load_torch(host, module):
+    pytest.importorskip(host)
+    code = f"import {host}, gpbo.integrations.{module}, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.split()[-1:] == ["False"], done.stderr

@@ -15,6 +15,8 @@ pytest.importorskip("ray.tune", reason="needs gpbo[ray]")
 from gpbo import State, Study
 from gpbo.errors import StoreError
 
+pytestmark = pytest.mark.usefixtures("one_ray")
+
 
 def start(script, *arguments):
     return subprocess.Popen(

@@ -102,34 +102,27 @@ def test_points_are_new_points_of_the_space(suggester, space, n_trials, n, devic
     assert isinstance(suggestion.info["source"], str)
 
 
-def test_the_same_arguments_give_the_same_points(suggester, space):
-    one = suggester.suggest(data_of(space, 8), space.cube, 2, 3)
+def test_the_same_arguments_give_the_same_points_and_no_argument_nor_global_state_is_written(
+    suggester, space
+):
+    data, state = data_of(space, 8), torch.get_rng_state()
+    before = {name: getattr(data, name).clone() for name in ("X", "Y", "budget", "pending")}
+    info = json.dumps(dict(data.info))
+    one = suggester.suggest(data, space.cube, 2, 3)
+    assert torch.equal(state, torch.get_rng_state())
+    for name, value in before.items():
+        torch.testing.assert_close(getattr(data, name), value, rtol=0, atol=0, equal_nan=True)
+    assert json.dumps(dict(data.info)) == info
     torch.rand(3)  # the state of the process does not matter
     two = suggester.suggest(data_of(space, 8), space.cube, 2, 3)
     assert torch.equal(one.X, two.X)
     assert one.info == two.info
 
 
-def test_the_global_state_is_left_alone(suggester, space):
-    before = torch.get_rng_state()
-    suggester.suggest(data_of(space, 8), space.cube, 1, 3)
-    assert torch.equal(before, torch.get_rng_state())
-
-
 def test_seeds_differ(suggester, space):
     data = data_of(space, 0)
     one, two = (suggester.suggest(data, space.cube, 3, seed).X for seed in (0, 1))
     assert not torch.equal(one, two)
-
-
-def test_arguments_are_not_written_into(suggester, space):
-    data = data_of(space, 8)
-    before = {name: getattr(data, name).clone() for name in ("X", "Y", "budget", "pending")}
-    info = json.dumps(dict(data.info))
-    suggester.suggest(data, space.cube, 2, 0)
-    for name, value in before.items():
-        torch.testing.assert_close(getattr(data, name), value, rtol=0, atol=0, equal_nan=True)
-    assert json.dumps(dict(data.info)) == info
 
 
 def test_a_finite_space_is_asked_for_to_the_end_and_no_further(suggester):
