@@ -110,7 +110,12 @@ def inverse_factor(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
     return R
 
 
-def gram(R: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
+def inverse_of_product(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
+    """inv(L L^T) of a lower triangular L; by way of inv(L) on CUDA, whose routine does six times as much."""
+    return _gram(inverse_factor(L)) if L.is_cuda else torch.cholesky_inverse(L)
+
+
+def _gram(R: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
     """R^T R for a lower triangular R; large ones by halves, a third of a whole product's work."""
     n = R.shape[-1]
     if n <= _HALVED:
@@ -118,11 +123,11 @@ def gram(R: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
     k = n // 2
     low = R[..., k:, :]
     P = torch.empty_like(R)
-    P[..., :k, :k] = gram(R[..., :k, :k])
+    P[..., :k, :k] = _gram(R[..., :k, :k])
     P[..., :k, :k] += low[..., :k].mT @ low[..., :k]
     P[..., :k, k:] = low[..., :k].mT @ low[..., k:]
     P[..., k:, :k] = P[..., :k, k:].mT
-    P[..., k:, k:] = gram(low[..., k:])
+    P[..., k:, k:] = _gram(low[..., k:])
     return P
 
 

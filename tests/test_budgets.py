@@ -555,7 +555,14 @@ class TestCheckpoints:
         assert (len(trained) > len(set(trained))) == again
 
     def test_that_were_lost_begin_the_trial_anew_and_it_is_noted(self, tmp_path, caplog):
-        study = make_study("halving").optimize(train, 8, checkpoints=tmp_path)
+        study = make_study("halving")
+
+        def train_eight(job):
+            train(job)
+            if job.number == 7:
+                study.stop()
+
+        study.optimize(train_eight, 9, checkpoints=tmp_path)
         for path in tmp_path.glob("*/*/*/files/epoch"):
             path.write_text("")
         study.optimize(train, 9, checkpoints=tmp_path)

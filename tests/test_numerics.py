@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from gpbo.errors import NumericsError
 from gpbo.kernels import matern, squared_distances
 from gpbo.numerics import (
+    _gram,
     cholesky,
     cholesky_in_place,
     few_threads,
     inverse_factor,
+    inverse_of_product,
     log_h,
     log_ndtr_slope,
     next_rows,
@@ -172,6 +174,14 @@ def test_an_indefinite_matrix_is_refused_in_place(device, monkeypatch, row, valu
     K[row, row] = value
     with pytest.raises(NumericsError, match="the 7 x 7 covariance is not positive definite"):
         cholesky_in_place(K)
+
+
+@pytest.mark.parametrize("n", [1, 40, 300])
+def test_the_inverse_of_a_product_is_that_of_torch(device, n):
+    L = torch.linalg.cholesky(torch.stack([matrix(n, noise=0.1), matrix(n, seed=1, noise=0.1)]).to(device))
+    expected = torch.linalg.inv(L @ L.mT)
+    assert torch.allclose(inverse_of_product(L), expected, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(_gram(inverse_factor(L)), expected, rtol=1e-9, atol=1e-9)  # the way of CUDA
 
 
 def test_the_inverse_factor_inverts_the_factor(device):

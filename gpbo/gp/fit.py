@@ -100,17 +100,16 @@ def fit(
         at, problem, variant = at.take(usable), problem.take(usable), variant[usable]
     offsets = torch.zeros_like(at.value) if offset is None else offset[variant]
     first_tolerance = SKIP if warm is not None and starts is None else TOLERANCE
-    at, inverses, steps, gave_up = _newton(problem, at, offsets, first_tolerance)
+    at, steps, gave_up = _newton(problem, at, offsets, first_tolerance)
     values = at.value + offsets
     kept = _distinct(at.theta, values, variant, gave_up)
-    R = inverses[kept[0]]
     return Fit(
         tuple(from_theta(at.theta[row]) for row in kept),
         tuple(values[kept].tolist()),
         tuple(variant[kept].tolist()),
         k * b + steps,
         warm is not None and steps == 0,
-        inverse_factor(at.L[kept[0]]) if R is None else R,
+        inverse_factor(at.L[kept[0]]),
     )
 
 
@@ -127,15 +126,14 @@ def _distinct(theta: Tensor, values: Tensor, variant: Tensor, gave_up: Tensor) -
 
 def _newton(
     problem: Problem, at: Point, offsets: Tensor, first_tolerance: float
-) -> tuple[Point, list[Tensor | None], int, Tensor]:
-    """Trust-region Newton from every row of `at`: optima, the inverse factors known there, trial steps.
+) -> tuple[Point, int, Tensor]:
+    """Trust-region Newton from every row of `at`: where they end, how many trial steps, and which gave up.
 
-    Also which rows gave up; they are compared by their values with these offsets.
+    Rows are compared by their values with these offsets.
     """
     rows = torch.arange(len(at.theta), device=at.theta.device)  # those still moving
     radius = at.theta.new_full((len(rows),), _FIRST_RADIUS)
-    g, A, R = derivatives(problem, at)
-    inverses: list[Tensor | None] = list(R)
+    g, A = derivatives(problem, at)
     lam, Q = torch.linalg.eigh(A)
     moving = torch.ones_like(rows, dtype=torch.bool)
     gave_up = torch.zeros_like(moving)
@@ -171,18 +169,13 @@ def _newton(
         foretold = whole & (predicted < _FORETOLD) & ((gain - predicted).abs() < 0.5 * TOLERANCE)
         moving = ~accepted | ((gain >= TOLERANCE) & ~foretold)
         at = at.put(rows[accepted], trial.take(accepted))
-        for row in rows[accepted].tolist():
-            inverses[row] = None
         onward = accepted & moving
         if bool(onward.any()):
-            better = trial.take(onward)
-            new_g, A, R = derivatives(part.take(onward), better)
+            new_g, A = derivatives(part.take(onward), trial.take(onward))
             new_lam, new_Q = torch.linalg.eigh(_corrected(A, step[onward], new_g - g[onward]))
             g, lam, Q = g.clone(), lam.clone(), Q.clone()
             g[onward], lam[onward], Q[onward] = new_g, new_lam, new_Q
-            for row, inverse in zip(rows[onward].tolist(), R, strict=True):
-                inverses[row] = inverse
-    return at, inverses, steps, gave_up
+    return at, steps, gave_up
 
 
 def _promise(g: Tensor, lam: Tensor, Q: Tensor) -> Tensor:  # (b,)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from gpbo.gp.hypers import MEAN_VAR, NOISE_FLOOR, prior
 from gpbo.kernels import matern_and_slope, squared_distances
-from gpbo.numerics import gram, inverse_factor
+from gpbo.numerics import inverse_of_product
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +128,13 @@ def evaluate(problem: Problem, theta: Tensor) -> Point:  # (b, p)
     return Point(theta, value, Z, G, L, alpha)
 
 
-def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor, Tensor]:  # (b, p), (b, p, p), (b, n, n)
-    """The gradient; the average information and the prior's, which stand for the Hessian; and R = inv(L)."""
+def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p), (b, p, p)
+    """The gradient; and the average information and the prior's, which stand for the Hessian."""
     d, Z, alpha = problem.d, at.Z, at.alpha
     excess = at.theta[:, d].exp()  # of the noise above its floor
     noise_var, outputscale = excess + NOISE_FLOOR, at.theta[:, d + 1].exp()
     G = at.G * outputscale[:, None, None]
-    R = inverse_factor(at.L)
-    P = gram(R)
+    P = inverse_of_product(at.L)
     noise = P.diagonal(dim1=-2, dim2=-1).sum(-1) - alpha.square().sum(-1)  # tr W
     constant = MEAN_VAR * (P.sum((-2, -1)) - alpha.sum(-1).square())  # 1^T W 1
     by_noise = 0.5 * excess * noise
@@ -158,7 +157,7 @@ def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor, Tensor]:  
     second = torch.cat([-by_length, 0.5 * by_noise[:, None], 0.5 * by_scale[:, None]], -1)
     A.diagonal(dim1=-2, dim2=-1).add_(second + problem.precision)
     likelihood = torch.cat([by_length, by_noise[:, None], by_scale[:, None]], -1)
-    return likelihood + (at.theta - problem.centre) * problem.precision, A, R
+    return likelihood + (at.theta - problem.centre) * problem.precision, A
 
 
 def _lengthscales_times_alpha(problem: Problem, at: Point, G: Tensor) -> Tensor:  # (b, n, d)

@@ -125,9 +125,9 @@ def test_no_tensor_of_a_fit_is_as_large_as_all_differences(n):
     assert recorder.largest < n * n * d
 
 
-@pytest.mark.parametrize(("n", "matrices"), [(300, 13), (600, 11)])
+@pytest.mark.parametrize(("n", "matrices"), [(300, 12), (600, 10)])
 def test_a_fit_holds_a_bounded_number_of_matrices(n, matrices):
-    # Measured: 10.7 and 9.2. A fit from two starts on 128 rows comes first.
+    # Measured: 9.7 and 8.2. A fit from two starts on 128 rows comes first.
     X, y = data(n, 20)
     with Recorder() as recorder:
         fit_gp(Cube.continuous(20), X, y)
