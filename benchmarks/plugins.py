@@ -16,7 +16,7 @@ What a part runs on is chosen by what its entrants can express, by cost, and by 
            by cross-validation with 30 candidates, on models and data of the test half's trainings but for
            the slowest, mlp-digits. Each is given the same dictionary of scipy's distributions, which has no
            conditions. Halving begins with 90 candidates on a ninth of the samples, which in all costs as
-           many samples as the 30; what it found counts at the end alone.
+           many samples as the 30; what it found counts at its end alone, which stands for halfway too.
 `times`    What a trial costs beside its evaluation, at several numbers of trials, in milliseconds, on one
            problem of six dimensions; imports and first results, each in fresh processes.
 
@@ -427,8 +427,9 @@ def summary(table: Table, subject: str) -> str:
         f"{subject}'s share of it, halfway",
         "at the end",
         f"problems: {subject} better / equal / worse",
-        "significantly worse",
+        "of these significantly worse",
         "runs: better / equal / worse",
+        "time",
     ]
     rows = []
     for peer in [subject, *(peer for peer in table.peers if peer != subject)]:
@@ -440,6 +441,7 @@ def summary(table: Table, subject: str) -> str:
             cells += [" / ".join(map(str, _problems(table, subject, peer, len(lost))))]
             cells += [str(sum(loss.p < 0.05 for loss in lost))]
             cells += [" / ".join(map(str, compare.pairs(table, subject, peer)))]
+            cells += [f"{compare.time_ratio(table.cpu, table, subject, peer):.2g}x"]
         rows.append([peer, *cells, *[""] * (len(header) - 1 - len(cells))])
     n_seeds = [len(regret) for regret in table.regret.values()]
     worse = "; ".join(
@@ -450,8 +452,10 @@ def summary(table: Table, subject: str) -> str:
         f"{len(n_seeds)} problems, {min(n_seeds)} to {max(n_seeds)} seeds, {sum(n_seeds)} blocks of both, "
         f"{table.about['evaluations'][0]} evaluations. Normalised regret, 0 the best known; shares with the "
         "95 % interval of a paired bootstrap over problems and seeds. Problems go by mean regret, and "
-        "count as significant below p = 0.05 (paired Wilcoxon, one-sided, Holm over the peers). All losses: "
-        f"{worse or 'none'}. {_made_by(table.about['revisions'], table.about['versions'])}"
+        "count as significant below p = 0.05 (paired Wilcoxon, one-sided, Holm over the peers). Time is a "
+        f"multiple of {subject}'s, the median over runs: CPU time of all asks and tells, or in scikit-learn "
+        f"the wall clock of whole searches. All losses: {worse or 'none'}. "
+        f"{_made_by(table.about['revisions'], table.about['versions'])}"
     )
     return f"{_markdown(header, rows)}\n\n{fill(caption, _WIDTH)}"
 

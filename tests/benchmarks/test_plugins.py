@@ -33,8 +33,8 @@ def test_a_summary_counts_problems_and_runs_and_names_every_loss():
     head, _, ours, random, tpe, *_ = text.splitlines()
     assert [cell.strip() for cell in head.split("|")[2:4]] == ["g (2)", "h (1)"]
     assert [cell.strip() for cell in ours.split("|")[1:4]] == ["optuna-gpbo", "0.306", "0.222"]
-    assert random.endswith("| 3 / 0 / 0 | 0 | 24 / 0 / 0 |")
-    assert tpe.endswith("| 1 / 1 / 1 | 1 | 8 / 8 / 8 |")  # eight of eight seeds worse on g/b
+    assert random.endswith("| 3 / 0 / 0 | 0 | 24 / 0 / 0 | 1x |")
+    assert tpe.endswith("| 1 / 1 / 1 | 1 | 8 / 8 / 8 | 1x |")  # eight of eight seeds worse on g/b
     assert "All losses: g/b optuna-tpe (0.100 against 0.500, p = 0.01)" in " ".join(text.split())
     assert "3 problems, 8 to 8 seeds, 24 blocks" in text
 
