@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import multifidelity, plugins, published, report, speed, speed_table
+from benchmarks import asynchronous, multifidelity, plugins, published, report, speed, speed_table
 from gpbo.errors import SettingError
 
 FOLDER = Path(__file__).with_name("published")
@@ -32,6 +32,10 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {  # by name: a file of r
     "multifidelity-anchors": (
         "multifidelity.jsonl",
         lambda path: multifidelity.anchored(multifidelity.read(path)),
+    ),
+    "asynchronous": (
+        "asynchronous.jsonl",
+        lambda path: asynchronous.table(multifidelity.read(path), "bohb-reference"),
     ),
     "plugins-optuna": ("plugins-optuna.jsonl", lambda path: _plugged("optuna", path)),
     "plugins-sklearn": ("plugins-sklearn.jsonl", lambda path: _plugged("sklearn", path)),

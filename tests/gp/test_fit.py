@@ -186,6 +186,18 @@ def test_the_likeliest_of_several_variants_of_the_values_is_chosen():
     assert other.values[0] == pytest.approx(alone[best] - 5.0, abs=4e-3)
 
 
+def test_starts_that_fall_behind_give_up_and_are_no_optima():
+    X, y, nu = data("waves")
+    noise = standardised(draws(60, seed=1))
+    alone = [fit_columns(X, z, nu).factorizations for z in (y, noise)]
+    offset = torch.tensor([0.0, 1e3], dtype=torch.float64)  # nats: hopeless from the beginning
+    together = fit_columns(X, torch.stack([y, noise]), nu, offset=offset)
+    assert set(together.variants) == {0}
+    assert together.factorizations < sum(alone)
+    fair = fit_columns(X, torch.stack([y, y]), nu)
+    assert set(fair.variants) == {0, 1}
+
+
 def test_a_warm_start_and_given_ones_are_tried_together():
     X, y, nu = data("waves")
     warm = fit_columns(X, standardised(draws(60, seed=1)), nu).hypers[0]
@@ -209,7 +221,7 @@ def test_the_same_data_give_the_same_bits():
     assert torch.equal(first.hypers[0].theta, second.hypers[0].theta)
 
 
-def test_more_features_than_second_derivatives_are_worth():
+def test_more_lengthscales_than_observations():
     d = 120
     X = draws(50, d, seed=0)
     y = standardised(sparse(X) + X[:, 2:8].sum(-1))
