@@ -423,6 +423,9 @@ class Killer(Fussy):
             raise KeyboardInterrupt
         return super().fit(X, y)
 
+    def predict(self, X):
+        return (np.arange(len(X)) < self.a * len(X)).astype(int)
+
     def score(self, X, y):
         return self.a + len(X) / 1000 + 1e-4 * self.n_seen_
 
@@ -445,7 +448,6 @@ def test_a_search_that_was_killed_goes_on(tmp_path, scheduler, batch_size, sugge
     options |= {"batch_size": batch_size, "suggester": suggester}
     options["scoring"] = ["accuracy", "balanced_accuracy"] if fits == 7 else None
     options["refit"] = "accuracy" if fits == 7 else True
-    Killer.predict = lambda self, X: np.full(len(X), int(self.a * 4))
     Killer.left = math.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of candidates that fail
