@@ -93,7 +93,9 @@ def test_other_suggesters_keep_away_from_what_is_infeasible():
     study = Study(SQUARE, suggester=GPSuggester(), outcome_constraints="sum <= 1", direction="maximize")
     study.optimize(lambda c: (c["x"] + c["y"], {"sum": c["x"] + c["y"]}), 20, progress=False)
     proposed = [t.outcomes["sum"] for t in study.trials if t.info["source"] == "gp"]
-    assert sum(total <= 1.0 for total in proposed) > len(proposed) / 2
+    assert (
+        sum(total > 1.1 for total in proposed) <= 1
+    )  # of random points six; at the bound both sides are right
     assert study.best.value > 0.9
 
 
