@@ -4,7 +4,7 @@ The density model follows promoted trials soon and wherever they are; the proces
 proposes a part of the trials and both learn from all of them. Every tenth trial or so is a random one: where
 low budgets mislead, both models are wrong together.
 
-Once much is known at the highest budget so far the process is ahead and trials are dear, so the other two fade out.
+Once much is known at the highest budget the process is ahead and trials are dear, so the other two fade out.
 Of 16 to 50 trials at the full budget on development problems, those of the process improved the best value
 by 0.0047 of the scale each, those of the density model by 0.0007 and random ones by nothing; later by 0.0013
 and by nothing (benchmarks/RESULTS.md).
@@ -33,8 +33,8 @@ _FOR_WARM_STARTS = ("hypers", "warp")  # of the process's notes, which a trial o
 class MultiFidelitySuggester:
     """Proposes by a Gaussian process over configs and budgets, by BOHB's density model, or at random.
 
-    Points of one ``study.ask(n)`` are all of one origin. With n values at the highest of several budgets, more
-    than 2 (d + 1), both shares are smaller by the factor 2 (d + 1) / n.
+    Points of one ``study.ask(n)`` are all of one origin. With n values, more than 2 (d + 1), at the highest of
+    several budgets, both shares are smaller by the factor 2 (d + 1) / n.
 
     Args:
         density_share: How much of what is not random the density model proposes, once it has enough to go by.
