@@ -78,11 +78,11 @@ def maximize_rows(
             x, value, g, S, Y, t, done, start = (v[ahead] for v in (x, value, g, S, Y, t, done, start))
         bound = torch.where(g > 0.0, x <= 0.0, x >= 1.0)
         pg = g.masked_fill(bound, 0.0)
-        if sifted and len(free) <= _MEASURED:
+        done = done | (pg.abs().amax(-1) < tolerance) | (t < _SHORTEST)
+        if sifted and len(free) <= _MEASURED and rounds + 1 < max_rounds and not bool(done.all()):
             inverse = _inverse_curvature(function, x, g, moves, free, bound)
             S, Y, t = torch.zeros_like(S), torch.zeros_like(Y), torch.ones_like(t)
             rounds += 1
-        done = done | (pg.abs().amax(-1) < tolerance) | (t < _SHORTEST)
         step, promise = _step(pg, S, Y, inverse)
         done = done | (promise < 0.01 * tolerance)
         if sift is not None and rounds >= sift[0]:  # rows that do not expect to overtake the best give up
@@ -120,7 +120,7 @@ def _inverse_curvature(
     The identity for coordinates that are held or bound.
     """
     (b, k), columns = x.shape, torch.tensor(free, dtype=torch.long, device=x.device)
-    apart = torch.where(x > 0.5, -_APART, _APART)  # into the box
+    apart = _APART * (1.0 - 2.0 * (x > 0.5).to(x.dtype))  # into the box
     near = x.unsqueeze(1) + torch.diag_embed(apart * moves)[:, columns]
     slope = function(near.flatten(0, 1))[1].reshape(b, len(free), k)
     H = x.new_zeros(b, k, k)

@@ -6,8 +6,9 @@ The simulator runs 16 workers and random configs of two parameters. A decision i
 report and `next` for the worker that it leaves free, in a study of so many trials; the median of 200 is shown
 with the least, which is what a quiet machine would take.
 
-On two cores shared with seven other busy processes (November 2026): 850 to 1 050 trials a second in studies
-of 1 000 trials and 460 to 580 in studies of 10 000; decisions in 0.04 to 0.06 and in 0.3 to 0.5 ms.
+On two cores shared with five to eight other busy processes (November 2026): 720 to 1 050 trials a second
+in studies of 1 000 trials and 400 to 580 in studies of 10 000; decisions in 0.04 to 0.1 and in 0.3 to 0.4 ms,
+0.25 at the least.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def inverse_factor(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
 
 
 def inverse_of_product(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
-    """inv(L L^T) of a lower triangular L; by way of inv(L) on CUDA, whose routine does six times as much."""
+    """inv(L L^T) of a lower triangular L; on CUDA, where torch solves for the identity, by way of inv(L)."""
     return _gram(inverse_factor(L)) if L.is_cuda else torch.cholesky_inverse(L)
 
 

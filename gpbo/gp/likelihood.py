@@ -18,8 +18,8 @@ K_i is the derivative of C by theta_i; 11^T is the constant mean, integrated out
 
 and of its expectation 1/2 tr(P K_i P K_j), so that the traces of products, which cost n^3 each, cancel: the
 average information of Gilmour, Thompson and Cullis 1995 (Biometrics 51). K'_ij is K_ij without the part that
-has products of two lengthscales' distances: for two lengthscales it is -2 delta_ij K_i. That part would cost
-a third more and saves no steps.
+has products of two lengthscales' distances: for two lengthscales it is -2 delta_ij K_i. That part costs F^2
+products of n x n matrices with vectors.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ _FOR_WARM_STARTS = ("hypers", "warp")  # of the process's notes, which a trial o
 class MultiFidelitySuggester:
     """Proposes by a Gaussian process over configs and budgets, by BOHB's density model, or at random.
 
-    Points of one ``study.ask(n)`` are all of one origin. With n values at the highest budget, more than
-    2 (d + 1), both shares are smaller by the factor 2 (d + 1) / n.
+    Points of one ``study.ask(n)`` are all of one origin. Where the highest of several budgets has n values,
+    more than 2 (d + 1), both shares are smaller by the factor 2 (d + 1) / n.
 
     Args:
         density_share: How much of what is not random the density model proposes, once it has enough to go by.
@@ -69,6 +69,6 @@ class MultiFidelitySuggester:
 
 
 def _n_at_the_top(data: Dataset) -> int:
-    """How many values there are at the highest budget."""
-    budget = data.budget[data.Y.isfinite().all(-1)].nan_to_num(nan=math.inf)
-    return int((budget == budget.max()).sum()) if len(budget) else 0
+    """How many values there are at the highest of several budgets."""
+    budget = data.budget[data.Y.isfinite().all(-1)].nan_to_num(nan=math.inf).cpu()
+    return int((budget == budget.max()).sum()) if len(budget.unique()) > 1 else 0

@@ -154,6 +154,7 @@ def test_a_batch_is_jointly_as_good_as_one_that_is_searched_point_by_point(name,
         value = q_log_ei(gp, best, base_samples(q, 1024, 0, X.device))
         found, _ = batch(gp, X, q, seed=seed)
         gaps.append(float(value(taken[len(X) :]) - value(found)))
+    # In some one draw a search that starts anew for each point finds a better basin than the pool holds.
     assert sum(gaps) / len(gaps) < nats
     assert max(gaps) < 5.0 * nats
 

@@ -193,6 +193,30 @@ def test_after_sifting_a_quadratic_takes_one_step():
     assert torch.allclose(found.x, top.expand(2, k), atol=1e-5)
 
 
+@pytest.mark.parametrize("rounds", [1, 3, 4, 5, 6])
+def test_measuring_the_curvature_counts_as_a_round(rounds):
+    asked = []
+
+    def watched(x):
+        asked.append(len(x))
+        return differentiated(hills)(x)
+
+    found = maximize_rows(watched, draws(6, 3, seed=0), scale=ones(3), sift=(4, 3), max_rounds=rounds)
+    assert found.rounds == len(asked) <= rounds
+    assert (9 in asked) == (rounds == 6)
+
+
+def test_no_curvature_is_measured_where_all_have_arrived():
+    asked = []
+
+    def watched(x):
+        asked.append(len(x))
+        return differentiated(lambda x: -x.sum(-1))(x)
+
+    maximize_rows(watched, torch.zeros(4, 3, dtype=torch.float64), scale=ones(3), sift=(1, 2))
+    assert asked == [4]
+
+
 def test_where_curvature_points_the_wrong_way_the_climb_still_goes_up():
     function = differentiated(lambda x: torch.cos(6.0 * x).sum(-1))  # tops at 0 and pi / 3, out of the box
     x = torch.tensor([[0.45, 0.6]], dtype=torch.float64)  # close to the bottom of the valley

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +79,14 @@ def test_the_process_takes_over_as_values_come_in_at_the_highest_budget(n, share
                 for one, data in ((faded, many), (plain, few))
             )
             assert len(set(sources)) == 1
+
+
+def test_values_at_the_lowest_budget_alone_leave_the_shares_as_they_are():
+    suggester = MultiFidelitySuggester(density_share=1.0, random_fraction=0.0)
+    for number in range(30, 36):
+        data = at_one_budget(60, number)
+        lowest = replace(data, budget=torch.ones(80, dtype=torch.float64))
+        assert suggester.suggest(lowest, Cube.continuous(2), 1, 0).info["source"] == "bohb"
 
 
 @pytest.mark.parametrize("option", ["density_share", "random_fraction"])
