@@ -590,7 +590,7 @@ class Study:
 
         Raises:
             SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
-            SignatureError: if the objective cannot be called with what it is given; nothing was asked for then.
+            SignatureError: if the objective cannot be called with what it is given; there is no trial then.
             ObjectiveError: if the objective cannot be sent to worker processes, or not loaded there.
             StoreError: if the store cannot be written; it names the values that were not stored.
         """

@@ -61,9 +61,9 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
     goes on as if the rest of it had failed.
 
     With a `store` every candidate is kept as soon as it is evaluated. A search that was killed goes on from
-    there when the same one is fitted again, by one process at a time: on the same samples and folds, and with
-    the same settings but for `n_iter`, or it is refused. One that was complete fits one candidate again, and
-    takes the others from the store.
+    there when the same one is fitted again, by one process at a time: on the same samples and folds, with the
+    same estimator, choices, scoring and scheduler, or it is refused before it has a trial. One that was
+    complete fits one candidate again, and takes the others from the store.
 
     Args:
         estimator: What is tuned.
