@@ -4,6 +4,7 @@ import itertools
 import math
 import pickle
 import warnings
+import zlib
 
 import joblib
 import numpy as np
@@ -430,17 +431,26 @@ class Killer(Fussy):
         return self.a + len(X) / 1000 + 1e-4 * self.n_seen_
 
 
-@pytest.mark.parametrize("fits", [1, 7, 11, 13])
+class Heedful(gpbo.RandomSuggester):
+    """Proposes by all that it is given."""
+
+    def suggest(self, data, cube, n, seed):
+        given = repr([part.tolist() for part in (data.X, data.Y, data.budget, data.pending)])
+        return super().suggest(data, cube, n, seed + zlib.crc32(given.encode()))
+
+
+@pytest.mark.parametrize("fits", [1, 7, 10, 16, 22])
 @pytest.mark.parametrize(
     ("scheduler", "batch_size", "suggester"),
     [
-        (None, 1, gpbo.RandomSuggester()),
-        (gpbo.ASHA(17, 150), 1, gpbo.RandomSuggester()),
-        (gpbo.ASHA(17, 150, stopping=True), 1, gpbo.RandomSuggester()),
+        (None, 1, Heedful()),
+        (gpbo.ASHA(17, 150), 1, Heedful()),
+        (gpbo.ASHA(17, 150), 2, Heedful()),
+        (gpbo.ASHA(17, 150, stopping=True), 2, Heedful()),
+        (gpbo.Hyperband(17, 150), 2, Heedful()),
+        (gpbo.MedianStopping(150, 17), 3, Heedful()),
         (None, 2, None),
         (gpbo.ASHA(17, 150), 2, None),
-        (gpbo.ASHA(17, 150, stopping=True), 2, None),
-        (gpbo.Hyperband(17, 150), 2, gpbo.RandomSuggester()),
     ],
 )
 def test_a_search_that_was_killed_goes_on(tmp_path, scheduler, batch_size, suggester, fits):
