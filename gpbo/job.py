@@ -310,9 +310,10 @@ def is_plain(objective: Callable[..., Any]) -> bool:
 
 
 def check_signature(objective: Callable[..., Any], *, has_budgets: bool) -> None:
-    """Refuse an objective that cannot be called; one that does not tell its signature goes through.
+    """Refuse an objective that cannot be called, whatever its arguments are named.
 
-    So does a study file's, which is looked at where it is found.
+    One that does not tell its signature goes through, and so does a study file's, which is looked at where
+    it is found.
 
     Raises:
         SignatureError: if it takes other arguments than a study gives, with budgets or without.
@@ -323,23 +324,16 @@ def check_signature(objective: Callable[..., Any], *, has_budgets: bool) -> None
         signature = inspect.signature(objective)
     except (TypeError, ValueError):  # of some functions written in C
         return
-    names = list(signature.parameters)
-    form, hint = "f(config)", ""
-    given = 1
-    if has_budgets:
-        form, given = "f(job) or f(config, budget)", 1 + is_plain(objective)
-        if names == ["config"]:
-            hint = " With budgets an objective is given a job, whose config is job.config."
-    elif names == ["job"] or (len(names) == 2 and names[1] == "budget"):
-        hint = " Jobs and budgets come with a scheduler: Study(space, scheduler=ASHA(1, 27))."
+    given = 1 + (has_budgets and is_plain(objective))
     try:
         signature.bind(*range(given))
-        fits = not (hint and len(names) == 1)
     except TypeError:
-        fits = False
-    if not fits:
+        form = "f(job) or f(config, budget)" if has_budgets else "f(config)"
+        hint = ""
+        if not has_budgets and {"job", "budget"} & signature.parameters.keys():
+            hint = " Jobs and budgets come with a scheduler: Study(space, scheduler=ASHA(1, 27))."
         name = getattr(objective, "__name__", type(objective).__name__)
-        raise SignatureError(f"`objective` must be {form}, got {name}{signature}.{hint}")
+        raise SignatureError(f"`objective` must be {form}, got {name}{signature}.{hint}") from None
 
 
 def _run_plainly(objective: Callable[..., Any], job: Job, stops: Sequence[float]) -> None:

@@ -8,7 +8,6 @@ proposes.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -126,7 +125,7 @@ class SearchSpace:
     def validate(self, config: Mapping[str, Any]) -> Config:
         """The config with plain Python values, in the space's order.
 
-        None and NaN, which tables have for what is not there, are left out where a parameter is inactive.
+        What tables have for what is not there (None, nan, NA, NaT) is left out where a parameter is inactive.
 
         Raises:
             ConfigError: if a parameter is unknown, missing, inactive or outside its domain, or a
@@ -383,7 +382,11 @@ class SearchSpace:
 
 
 def _is_nothing(value: Any) -> bool:
-    return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
+    """Whether it is None, nan, or what pandas has for them: NaT differs from itself, NA says neither."""
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last two: a vector, which is something
+        return isinstance(error, TypeError)
 
 
 def _described(parameter: Parameter) -> tuple[str, str]:

@@ -406,10 +406,10 @@ class Study:
 
     def add_many(
         self,
-        configs: Iterable[Mapping[str, Any]],
+        configs: Iterable[Mapping[str, Any]] | pd.DataFrame,
         values: Iterable[Any],
         *,
-        outcomes: Iterable[Mapping[str, Any]] | None = None,
+        outcomes: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
         budgets: Iterable[float | None] | None = None,
     ) -> list[Trial]:
         """Record many results from elsewhere at once: all of them or, on an error, none.
@@ -590,7 +590,7 @@ class Study:
 
         Raises:
             SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
-            SignatureError: if the objective takes other arguments; nothing was asked for then.
+            SignatureError: if the objective cannot be called with what it is given; there is no trial then.
             ObjectiveError: if the objective cannot be sent to worker processes, or not loaded there.
             StoreError: if the store cannot be written; it names the values that were not stored.
         """

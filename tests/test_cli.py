@@ -166,11 +166,11 @@ def test_run_with_budgets(gpbo_cli, study_file, form):
 
 def test_an_objective_of_another_form_is_refused_where_it_is_named(gpbo_cli, study_file):
     module = study_file()
-    Path(f"{module}.py").write_text("def objective(job):\n    return 0\n")
+    Path(f"{module}.py").write_text("def objective(config, budget):\n    return 0\n")
     code, _, err = gpbo_cli("run")
     assert code == 1
     assert "study.yaml:" in err
-    assert "`objective` must be f(config), got objective(job). Jobs and budgets come with" in err
+    assert "`objective` must be f(config), got objective(config, budget). Jobs and budgets come with" in err
     assert not Path("study.db").exists()
 
 

@@ -355,6 +355,10 @@ class Called:
         (functools.partial(lambda data, config: 0, [1]), False),
         (dict, False),
         (max, False),  # which does not tell its signature
+        (lambda job: job["x"], False),  # a name says nothing of what is done with the argument
+        (lambda config: config.config["x"], True),
+        (lambda config, budget=1: 0, False),
+        (Called(), True),
         (lambda job: 0, True),
         (lambda config, budget: 0, True),
         (lambda config, budget=1: 0, True),
@@ -374,12 +378,11 @@ def test_an_objective_that_can_be_called_goes_through(objective, has_budgets):
         (lambda a, b, c: 0, False, r"must be f\(config\), got <lambda>\(a, b, c\)\.$"),
         (lambda config, *, lr: 0, False, r"got <lambda>\(config, \*, lr\)"),
         (lambda **config: 0, False, r"got <lambda>\(\*\*config\)"),
-        (lambda job: 0, False, r"got <lambda>\(job\)\. Jobs and budgets come with a scheduler"),
+        (lambda job, more: 0, False, r"got <lambda>\(job, more\)\. Jobs and budgets come with a scheduler"),
         (lambda config, budget: 0, False, "Jobs and budgets come with a scheduler: Study"),
         (lambda: 0, True, r"must be f\(job\) or f\(config, budget\), got <lambda>\(\)\.$"),
         (lambda a, b, c: 0, True, r"got <lambda>\(a, b, c\)"),
-        (lambda config: 0, True, "an objective is given a job, whose config is job.config"),
-        (Called(), True, r"got Called\(config\)\. With budgets"),
+        (lambda job, *, more: 0, True, r"got <lambda>\(job, \*, more\)\.$"),
     ],
 )
 def test_an_objective_that_cannot_be_called_is_refused(objective, has_budgets, message):

@@ -458,12 +458,17 @@ def test_the_rows_of_a_data_frame_are_results():
     assert [t.values for t in trials] == [(1.0, 3.0), (2.0, 4.0)]
 
 
-@pytest.mark.parametrize("nothing", [None, math.nan, np.float64("nan")])
+@pytest.mark.parametrize("nothing", [None, math.nan, np.float64("nan"), pd.NA, pd.NaT])
 def test_nothing_is_accepted_for_a_parameter_that_is_inactive_and_there_alone(nothing):
     study = study_of()
     assert study.add({"x": 0.5, "opt": "adam", "m": nothing}, 1.0).config == {"x": 0.5, "opt": "adam"}
     with pytest.raises(ConfigError, match="`m` must be a finite number, got"):
         study.add({"x": 0.5, "opt": "sgd", "m": nothing}, 1.0)
+
+
+def test_a_vector_is_not_nothing():
+    with pytest.raises(ConfigError, match="`m` must be absent unless"):
+        study_of().add({"x": 0.5, "opt": "adam", "m": np.array([math.nan, math.nan])}, 1.0)
 
 
 def test_what_a_suggester_sees():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ if release(sklearn.__version__) < (1, 9):  # before, a search was not told how i
 check_tested("scikit-learn", sklearn.__version__, "1.9", "1.9")
 
 _ALL_FAILED = "All the "  # how scikit-learn's message begins when no fit of a batch has succeeded
+_ROUND = "sklearn_round"  # where a store has the candidates of the round at work, and their budgets
 _PLAIN = (str, bool, int, float, type(None), np.generic)
 
 
@@ -59,8 +61,9 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
     goes on as if the rest of it had failed.
 
     With a `store` every candidate is kept as soon as it is evaluated. A search that was killed goes on from
-    there when the same one is fitted again, by one process at a time: on the same samples and folds, or it
-    is refused. One that was complete fits its last candidate again, and takes the others from the store.
+    there when the same one is fitted again, by one process at a time: on the same samples and folds, with the
+    same estimator, choices, scoring and scheduler, or it is refused before it has a trial. One that was
+    complete fits one candidate again, and takes the others from the store.
 
     Args:
         estimator: What is tuned.
@@ -148,7 +151,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             ValueError: if the fits of all candidates fail.
         """
         self.__dict__.pop("study_", None)  # scikit-learn sends the search to its workers with every fit
-        self._ledger = _Ledger() if self.store is None else _Ledger(samples=joblib.hash((X, y)))
+        self._ledger = _Ledger() if self.store is None else _Ledger(samples=joblib.hash((X, y, params)))
         try:
             super().fit(X, y, **params)
             if self._ledger.unscored:  # the last candidates of all have failed
@@ -161,6 +164,10 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             if not np.isfinite(results[name]).all():
                 warnings.warn(f"some of `{name}` are not finite: {results[name]}", stacklevel=2)
         return self
+
+    def _check_input_parameters(self, X: Any, y: Any, split_params: Mapping[str, Any]) -> None:
+        """scikit-learn's hook before the search: what the folds are made of."""
+        self._ledger.given = X, y, split_params
 
     def _run_search(self, evaluate_candidates: Callable[..., Mapping[str, Any]]) -> None:
         """Asks for candidates and tells of them, until there are `n_iter` and none is to go on."""
@@ -201,16 +208,29 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         metrics: list[str],
         evaluate_candidates: Callable[..., Mapping[str, Any]],
     ) -> None:
-        self._check_same(study, "estimator", _shown(self.estimator))
-        self._check_same(study, "scoring", _shown(self.scoring))
-        self._check_same(study, "samples", self._ledger.samples)
         over_samples = bool(rungs) and self.resource == "n_samples"
         folds = _Folds(
             self._checked_cv_orig,
             study.seed,
             stratified=is_classifier(self.estimator),
             amounts=rungs if over_samples else (),
-            check=lambda known: self._check_same(study, "folds", joblib.hash(known)),
+        )
+        X, y, options = self._ledger.given
+        list(folds.split(X, y, **options))  # what is to be refused is so before a trial is in the store
+        self._check_same(
+            study,
+            {
+                "estimator": _fingerprint(self.estimator),
+                "choices": _fingerprint(objects),
+                "scoring": _fingerprint(self.scoring),
+                "refit": [*metrics, self.refit if isinstance(self.refit, str) else ""],
+                "error_score": repr(self.error_score),
+                "return_train_score": bool(self.return_train_score),
+                "scheduler": _without_address(self.scheduler),
+                "resource": self.resource,
+                "samples": self._ledger.samples,
+                "folds": joblib.hash(folds.known),
+            },
         )
 
         def evaluated(trials: list[Trial], budget: float | None) -> list[tuple[list[float], Any]]:
@@ -220,26 +240,45 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         for trial in study.trials:
             for budget, fits in trial.info.get("fits", ()):
                 self._recall(trial, _params(trial, objects), budget, fits)
-        running = [trial for trial in study.trials if trial.state is State.RUNNING]  # of one that was killed
+        due: dict[int, float | None] = dict(study._store.meta.get(_ROUND, ()))  # of one that was killed
+        for trial in study.trials:
+            if trial.state is State.RUNNING:
+                due.setdefault(trial.number, _next_budget(trial, rungs))
         while True:
-            if rungs:
-                asked = (study._ask(owner=None, n_trials=n_iter) for _ in range(size - len(running)))
-                running += [trial for trial in asked if trial is not None]
-            elif not running and len(study.trials) < n_iter:
-                running = study.ask(min(size, n_iter - len(study.trials)))
-            if not running:
+            if not any(_is_told(study.trials[number], budget) for number, budget in due.items()):
+                self._fill(study, due, rungs, n_iter, size)
+            if not due:
                 break
-            due = {trial.number: _next_budget(trial, rungs) for trial in running}
-            going_on = []
-            for budget in sorted(set(due.values()), key=lambda b: b or 0.0):
-                batch = [trial for trial in running if due[trial.number] == budget]
-                found = zip(batch, evaluated(batch, budget), strict=True)
-                told = [_told(study, trial, scores, budget, fits) for trial, (scores, fits) in found]
-                going_on += [trial for trial in told if trial.state is State.RUNNING]
-            running = going_on
+            numbers = sorted(due, key=lambda number: due[number] or 0.0)
+            for budget in dict.fromkeys(due[number] for number in numbers):
+                batch = [study.trials[number] for number in numbers if due[number] == budget]
+                batch = [one for one in batch if one.state is State.RUNNING and not _is_told(one, budget)]
+                found = evaluated(batch, budget) if batch else []
+                for trial, (scores, fits) in zip(batch, found, strict=True):
+                    _tell(study, trial, scores, budget, fits)
+            ended = study.trials
+            going_on = [ended[number] for number in numbers if ended[number].state is State.RUNNING]
+            due = {trial.number: _next_budget(trial, rungs) for trial in going_on}
+            study._store.meta[_ROUND] = list(due.items())
         if self._ledger.recalled and not self._ledger.rows:  # all is known; scikit-learn wants a fit
-            last = self._ledger.recalled.pop()
-            evaluated([last.trial], last.budget)
+            good = [k for k, one in enumerate(self._ledger.recalled) if not all(map(_has_failed, one.fits))]
+            chosen = self._ledger.recalled.pop(good[-1])  # there is one: a batch without any has no fits
+            evaluated([chosen.trial], chosen.budget)
+
+    def _fill(
+        self, study: Study, due: dict[int, float | None], rungs: tuple[float, ...], n_iter: int, size: int
+    ) -> None:
+        """Ask for what a round lacks of `size` candidates; `due` says which are in it, up to which budget.
+
+        The store keeps the round, so that after a kill it is brought to its end before there is a next one.
+        """
+        if rungs:
+            while len(due) < size and (trial := study._ask(owner=None, n_trials=n_iter)):
+                due[trial.number] = _next_budget(trial, rungs)
+                study._store.meta[_ROUND] = list(due.items())
+        elif not due and len(study.trials) < n_iter:
+            due.update(dict.fromkeys(one.number for one in study.ask(min(size, n_iter - len(study.trials)))))
+            study._store.meta[_ROUND] = list(due.items())
 
     def _evaluated(
         self,
@@ -290,25 +329,25 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         """What stands in a candidate's row besides."""
         return {} if budget is None else {"n_resources": _amount(budget), "trial": trial.number}
 
-    def _check_same(self, study: Study, what: str, now: Any) -> None:
+    def _check_same(self, study: Study, now: dict[str, Any]) -> None:
         """Refuse to mix a search with another that was kept under the same name."""
         if self.store is None:
             return
-        kept = study._store.meta.get("sklearn", {})
-        if kept.setdefault(what, now) != now:
-            hint = " or, for the same folds, a `cv` with a random_state" if what == "folds" else ""
-            raise SettingError(
-                f"the search {self.study_name!r} in the store was begun with other {what}; give this one "
-                f"another `study_name`{hint}."
-            )
-        study._store.meta["sklearn"] = kept
+        kept = study._store.meta.setdefault("sklearn", now)
+        for what, one in now.items():
+            if kept.get(what) != one:
+                hint = " or, for the same folds, a `cv` with a random_state" if what == "folds" else ""
+                raise SettingError(
+                    f"the search {self.study_name!r} in the store was begun with other {what}; give this one "
+                    f"another `study_name`{hint}."
+                )
 
     def _format_results(
         self, candidate_params: list[Any], n_splits: int, out: list[Any], more_results: Any = None
     ) -> dict[str, Any]:
         """The results, with the candidates that scikit-learn does not know of.
 
-        Those from the store stand first; those left out because all fits of a batch failed, next.
+        Those from the store stand first; those left out because all fits of a batch failed, last.
         """
         candidate_params[:0] = [one.params for one in self._ledger.recalled]
         out[:0] = [fit for one in self._ledger.recalled for fit in one.fits]
@@ -408,6 +447,7 @@ class _Ledger:
         unscored: Candidates that have no row yet.
         recalled: Candidates of the store that have none yet.
         samples: Tells the samples from others.
+        given: The samples, their targets and what else the splitter is given.
         study: The study at the end, in memory.
     """
 
@@ -415,6 +455,7 @@ class _Ledger:
     unscored: list[_Unscored] = field(default_factory=list)
     recalled: list[_Recalled] = field(default_factory=list)
     samples: str = ""
+    given: tuple[Any, ...] = ()
     study: Study | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -431,7 +472,6 @@ class _Folds:
         stratified: Whether parts keep the shares of the classes.
         amounts: All that there will be, so that one beyond the samples, or too small to have every class, is
             refused before any fit.
-        check: Called with the folds when they are known.
         amount: How many of the samples the training sets are a part of; None for all.
         known: The splitter's folds, once they are known.
     """
@@ -440,7 +480,6 @@ class _Folds:
     seed: int
     stratified: bool
     amounts: Sequence[float] = ()
-    check: Callable[[Any], None] = lambda known: None
     amount: float | None = None
     known: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -455,9 +494,8 @@ class _Folds:
             folds = self.cv.split(X, y, **options)
             self.known.extend((np.asarray(train), np.asarray(test)) for train, test in folds)
             self._check_amounts(y, n)
-            self.check(self.known)
         for train, test in self.known:
-            yield (train if self.amount in (None, n) else self._part(train, y, self.amount / n)), test
+            yield (train if self.amount in (None, n) else self._part(train, y, n)), test
 
     def _check_amounts(self, y: Any, n: int) -> None:
         if not self.amounts:
@@ -469,7 +507,7 @@ class _Folds:
         least = min(self.amounts)
         for train, _ in self.known if self.stratified and np.ndim(y) == 1 else ():
             classes = len(np.unique(np.asarray(y)[train]))
-            size = int(least / n * len(train))
+            size = int(least * len(train) / n)
             if size < classes:
                 enough = math.ceil(classes * n / len(train))
                 raise SettingError(
@@ -477,7 +515,7 @@ class _Folds:
                     f"{least} samples {size} are to learn from; begin with at least {enough}."
                 )
 
-    def _part(self, train: Any, y: Any, share: float) -> Any:
+    def _part(self, train: Any, y: Any, n: int) -> Any:
         order = np.random.RandomState(self.seed).permutation(len(train))
         if self.stratified and np.ndim(y) == 1:
             classes = np.asarray(y)[train][order]
@@ -486,7 +524,7 @@ class _Folds:
                 its = np.flatnonzero(classes == one)
                 place[its] = (np.arange(len(its)) + 0.5) / len(its)
             order = order[place.argsort(kind="stable")]
-        return np.sort(train[order[: max(1, int(share * len(train)))]])
+        return np.sort(train[order[: max(1, int((self.amount or n) * len(train) / n))]])
 
 
 def _searched(given: Any) -> tuple[SearchSpace, dict[str, list[Any]]]:
@@ -514,13 +552,13 @@ def _amount(budget: float) -> float:
     return int(budget) if float(budget).is_integer() else budget
 
 
-def _told(study: Study, trial: Trial, scores: list[float], budget: float | None, fits: Any) -> Trial:
-    """The trial after its scores, with what was kept of its fits written on it."""
+def _tell(study: Study, trial: Trial, scores: list[float], budget: float | None, fits: Any) -> None:
+    """Tell a trial's scores, and write what is kept of its fits on it."""
 
     def noted(now: Trial) -> Trial:
         return replace(now, info={**now.info, "fits": [*now.info.get("fits", ()), [budget, fits]]})
 
-    return study._tell(trial, scores, outcomes=None, budget=budget, seconds=None, noted=noted)
+    study._tell(trial, scores, outcomes=None, budget=budget, seconds=None, noted=noted)
 
 
 def _plain(fit: Mapping[str, Any]) -> dict[str, Any]:
@@ -538,9 +576,41 @@ def _copied(study: Study) -> MemoryStore:
     return store
 
 
-def _shown(setting: Any) -> str:
-    """How it looks, the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(setting))
+def _is_told(trial: Trial, budget: float | None) -> bool:
+    """Whether its fits with this budget are known."""
+    return any(at == budget for at, _ in trial.info.get("fits", ()))
+
+
+def _has_failed(fit: Mapping[str, Any]) -> bool:
+    return fit["fit_error"] is not None
+
+
+def _fingerprint(setting: Any) -> str:
+    """What tells a setting from others, the same in every process.
+
+    Functions go by their names, and those without one by their code.
+    """
+    return str(joblib.hash(_taken_apart(setting)))
+
+
+def _taken_apart(setting: Any) -> Any:
+    if hasattr(setting, "get_params") and not isinstance(setting, type):  # whatever else it has learnt
+        return type(setting).__qualname__, _taken_apart(setting.get_params(deep=False))
+    if isinstance(setting, Mapping):
+        return {name: _taken_apart(one) for name, one in setting.items()}
+    if isinstance(setting, list | tuple):
+        return [_taken_apart(one) for one in setting]
+    try:
+        return joblib.hash(setting)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        code = getattr(setting, "__code__", None)
+        if code is None:
+            return _without_address(setting)
+        return code.co_code, code.co_names, _taken_apart(code.co_consts)
+
+
+def _without_address(setting: Any) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting))
 
 
 def _is_plain(choice: Any) -> bool:

@@ -15,7 +15,14 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, StratifiedKFold, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    check_cv,
+    cross_val_score,
+)
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -416,17 +423,31 @@ class Killer(Fussy):
             raise KeyboardInterrupt
         return super().fit(X, y)
 
+    def predict(self, X):
+        return (np.arange(len(X)) < self.a * len(X)).astype(int)
+
     def score(self, X, y):
         return self.a + len(X) / 1000 + 1e-4 * self.n_seen_
 
 
 @pytest.mark.parametrize("fits", [1, 7, 11, 13])
-@pytest.mark.parametrize("scheduler", [None, gpbo.ASHA(17, 150), gpbo.ASHA(17, 150, stopping=True)])
-def test_a_search_that_was_killed_goes_on(tmp_path, monkeypatch, scheduler, fits):
+@pytest.mark.parametrize(
+    ("scheduler", "batch_size", "suggester"),
+    [
+        (None, 1, gpbo.RandomSuggester()),
+        (gpbo.ASHA(17, 150), 1, gpbo.RandomSuggester()),
+        (gpbo.ASHA(17, 150, stopping=True), 1, gpbo.RandomSuggester()),
+        (None, 2, None),
+        (gpbo.ASHA(17, 150), 2, None),
+        (gpbo.ASHA(17, 150, stopping=True), 2, None),
+        (gpbo.Hyperband(17, 150), 2, gpbo.RandomSuggester()),
+    ],
+)
+def test_a_search_that_was_killed_goes_on(tmp_path, scheduler, batch_size, suggester, fits):
     options = {"n_iter": 9, "scheduler": scheduler, "space": {"a": gpbo.Float(0, 0.7)}}
+    options |= {"batch_size": batch_size, "suggester": suggester}
     options["scoring"] = ["accuracy", "balanced_accuracy"] if fits == 7 else None
     options["refit"] = "accuracy" if fits == 7 else True
-    Killer.predict = lambda self, X: np.full(len(X), int(self.a * 4))
     Killer.left = math.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of candidates that fail
@@ -435,11 +456,15 @@ def test_a_search_that_was_killed_goes_on(tmp_path, monkeypatch, scheduler, fits
         Killer.left = fits
         with pytest.raises(KeyboardInterrupt):
             search_of(Killer(), **options, store=store).fit(IRIS_X, IRIS_Y)
+        begun = gpbo.Study.load(store)  # of a batch that was begun all folds are fitted again
+        kept = 3 * sum(len(trial.info.get("fits", ())) for trial in begun.trials)
+        begun.close()
+        assert fits - 3 * batch_size < kept <= fits
         Killer.left = 10_000
         search = search_of(Killer(), **options, store=store).fit(IRIS_X, IRIS_Y)
-        kept = 3 * (fits // 3)  # of a candidate that was begun the folds are fitted again
         assert 10_000 - Killer.left == 3 * len(whole.cv_results_["params"]) + 1 - kept
         assert sorted(rows_of(search)) == sorted(rows_of(whole))
+        assert [trial.config for trial in search.study_.trials] == [t.config for t in whole.study_.trials]
         assert search.best_params_ == whole.best_params_
         Killer.left = 10_000
         again = search_of(Killer(), **options, store=str(store)).fit(IRIS_X, IRIS_Y)
@@ -464,6 +489,95 @@ def test_a_store_keeps_one_search_apart_from_another(tmp_path):
     other = search_of(study_name="other", **options).fit(IRIS_X + 1, IRIS_Y)
     assert len(other.study_.trials) == 4
     assert gpbo.Study.load(tmp_path / "search.db", "other").trials == other.study_.trials
+
+
+def named(estimator, X, y):
+    return 0.0
+
+
+def steps(value):
+    """A pipeline whose repr is too long to be shown in full."""
+    scalers = [(f"scale{k}", MinMaxScaler(feature_range=(0, 1 + k))) for k in range(30)]
+    scalers[15] = ("scale15", MinMaxScaler(feature_range=(0, value)))
+    return Pipeline([*scalers, ("clf", LogisticRegression(max_iter=500))])
+
+
+@pytest.mark.parametrize(
+    ("begun", "changed", "what"),
+    [
+        ({}, {"return_train_score": True}, "return_train_score"),
+        ({}, {"error_score": -1.0}, "error_score"),
+        ({}, {"scheduler": gpbo.ASHA(50, 150)}, "scheduler"),
+        ({"scheduler": gpbo.ASHA(50, 150)}, {"scheduler": None}, "scheduler"),
+        ({"scheduler": gpbo.ASHA(50, 150)}, {"scheduler": gpbo.Hyperband(50, 150)}, "scheduler"),
+        ({"scheduler": gpbo.ASHA(50, 150)}, {"resource": "max_iter"}, "resource"),
+        (
+            {"scoring": ["accuracy", "neg_log_loss"], "refit": "accuracy"},
+            {"refit": "neg_log_loss"},
+            "refit",
+        ),
+        (
+            {"scoring": lambda e, X, y: {"a": 1.0, "b": 2.0}, "refit": "a"},
+            {"refit": "b"},
+            "refit",
+        ),
+        ({"scoring": lambda e, X, y: 1.0}, {"scoring": lambda e, X, y: 2.0}, "scoring"),
+        ({"scoring": named}, {"scoring": lambda e, X, y: 0.0}, "scoring"),
+        (
+            {"space": {"class_weight": [{0: 1}, {0: 2}]}},
+            {"param_distributions": {"class_weight": [{0: 1}, {0: 3}]}},
+            "choices",
+        ),
+        (
+            {"estimator": steps(2), "space": {"clf__C": LOG}},
+            {"estimator": steps(3)},
+            "estimator",
+        ),
+    ],
+)
+def test_a_search_does_not_go_on_with_other_settings(tmp_path, begun, changed, what):
+    options = {"store": tmp_path / "search.db", "n_iter": 2} | begun
+    search_of(**options).fit(IRIS_X, IRIS_Y)
+    trials = gpbo.Study.load(options["store"]).trials
+    with pytest.raises(
+        SettingError, match=f"was begun with other {what}; give this one another `study_name`"
+    ):
+        search_of(**options).set_params(n_iter=3, **changed).fit(IRIS_X, IRIS_Y)
+    assert gpbo.Study.load(options["store"]).trials == trials
+    again = search_of(**options).fit(IRIS_X, IRIS_Y)  # and the one that was begun is as it was
+    assert again.study_.trials == trials
+
+
+def test_a_search_does_not_go_on_with_other_weights(tmp_path):
+    options = {"store": tmp_path / "search.db", "n_iter": 2}
+    weights = np.ones(150)
+    for _ in range(2):
+        search_of(**options).fit(IRIS_X, IRIS_Y, sample_weight=weights)
+    with pytest.raises(SettingError, match="was begun with other samples"):
+        search_of(**options).fit(IRIS_X, IRIS_Y, sample_weight=weights + IRIS_Y)
+    with pytest.raises(SettingError, match="was begun with other samples"):
+        search_of(**options).fit(IRIS_X, IRIS_Y)
+
+
+def test_what_is_refused_before_a_fit_leaves_no_trial(tmp_path):
+    options = {"store": tmp_path / "search.db", "n_iter": 4}
+    with pytest.raises(SettingError, match="begin with at least 5"):
+        search_of(scheduler=gpbo.Hyperband(3, 81), **options).fit(IRIS_X, IRIS_Y)
+    assert gpbo.Study.load(options["store"]).trials == []
+    search = search_of(scheduler=gpbo.Hyperband(9, 81), **options).fit(IRIS_X, IRIS_Y)
+    assert sorted(set(search.cv_results_["trial"])) == [0, 1, 2, 3]
+
+
+def test_a_complete_search_fits_a_candidate_again_that_can_be_fitted(tmp_path):
+    options = {"space": {"a": [0.0, 0.25, 3.0, 0.5]}, "batch_size": 4, "store": tmp_path / "search.db"}
+    options["suggester"] = gpbo.GridSuggester()
+    with pytest.warns(FitFailedWarning), pytest.warns(UserWarning, match="not finite"):
+        whole = search_of(Fussy(), **options).fit(IRIS_X, IRIS_Y)
+    assert whole.study_.trials[-1].config == {"a": 3.0}
+    with pytest.warns(UserWarning, match="not finite"):
+        again = search_of(Fussy(), **options).fit(IRIS_X, IRIS_Y)
+    assert sorted(rows_of(again)) == sorted(rows_of(whole))
+    assert again.best_params_ == {"a": 0.5}
 
 
 def test_a_search_without_any_score_is_kept_too(tmp_path):
@@ -491,6 +605,18 @@ def test_parts_of_a_training_set_are_nested_and_keep_the_shares_of_classes():
     assert [sum(y[list(train)]) for train in trains] == [1, 3, 10]
     assert all(np.array_equal(test, parts[0][1]) for _, test in parts)
     assert not np.array_equal(next(_Folds(StratifiedKFold(2), 1, True).of(30).split(y, y))[0], parts[1][0])
+
+
+def test_the_least_budget_that_is_advised_is_enough():
+    y = np.tile([0, 1, 2], 63)[:188]
+    for n in range(12, 189):
+        folds = [(np.arange(n // 2), np.arange(n // 2, n))]
+        with pytest.raises(SettingError, match="begin with at least") as caught:
+            list(_Folds(check_cv(folds), 0, True, amounts=(1, n)).split(y[:n], y[:n]))
+        least = int(str(caught.value).split()[-1].rstrip("."))
+        advised = _Folds(check_cv(folds), 0, True, amounts=(least, n)).of(least)
+        [(part, _)] = advised.split(y[:n], y[:n])
+        assert set(y[part]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(
