@@ -139,7 +139,7 @@ class SearchSpace:
         for name in self._order:
             parameter = self.parameters[name]
             if not self.is_active(name, valid):
-                if name in config and not _is_nothing(config[name]):
+                if name in config and not is_nothing(config[name]):
                     raise ConfigError(
                         f"`{name}` must be absent unless {describe_when(parameter.when)}, "
                         f"got {config[name]!r}."
@@ -381,7 +381,7 @@ class SearchSpace:
         return torch.tensor(allowed, dtype=torch.bool, device=X.device)
 
 
-def _is_nothing(value: Any) -> bool:
+def is_nothing(value: Any) -> bool:
     """Whether it is None, nan, or what pandas has for them: NaT differs from itself, NA says neither."""
     try:
         return value is None or bool(value != value)

@@ -35,7 +35,7 @@ from gpbo.outcomes import OutcomeConstraint, are_met, parse_outcome_constraints
 from gpbo.results import not_finite, to_outcomes, to_values
 from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler, closing
 from gpbo.schedulers.rungs import is_reported, report_budget
-from gpbo.space import Config, SearchSpace
+from gpbo.space import Config, SearchSpace, is_nothing
 from gpbo.stores.base import Store
 from gpbo.stores.open import open_store
 from gpbo.trial import Observation, Resume, Start, State, Trial
@@ -418,7 +418,7 @@ class Study:
             configs: The config of each; of a data frame each row is one.
             values: The value of each, as for `add`; of a data frame each row is one.
             outcomes: The outcomes of each, also as a data frame.
-            budgets: The resource behind each.
+            budgets: The resource behind each; None or nan where there is none.
 
         Raises:
             ConfigError: if a config does not fit the space; it says which.
@@ -442,6 +442,7 @@ class Study:
                 )
         results = []
         for k, (config, value, measured, budget) in enumerate(zip(configs, *columns, strict=True)):
+            budget = None if is_nothing(budget) else budget
             try:
                 results.append(self._result(config, value, measured, budget=budget, seconds=None))
             except (ConfigError, SettingError, ResultError) as error:

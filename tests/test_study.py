@@ -394,6 +394,11 @@ def test_added_results_are_trials():
     assert study.ask().number == 1
 
 
+def test_an_empty_cell_among_many_budgets_is_none():
+    trials = study_of().add_many([A, B, A], [1.0, 2.0, 3.0], budgets=[9, math.nan, None])
+    assert [t.observations[-1].budget for t in trials] == [9, None, None]
+
+
 def test_many_results_are_added_in_one_transaction(tmp_path):
     study = study_of(store=tmp_path / "study.db")
     begun = []

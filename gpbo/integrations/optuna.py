@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,16 +73,18 @@ class GPBOSampler(BaseSampler):
 
     Args:
         seed: Addresses all randomness, together with the trial's number: a study that is loaded again does
-            not repeat its points, and workers with the same seed propose different ones.
+            not repeat its points, and workers with the same seed propose different ones. None draws one.
         suggester: How parameters are chosen; by default as in `gpbo.Study`, with budgets once one was pruned.
         device: Where tensors are computed: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
 
     Raises:
-        SettingError: if `seed` is no whole number or `suggester` is no suggester.
+        SettingError: if `seed` is neither a whole number nor None, or `suggester` is no suggester.
     """
 
-    def __init__(self, *, seed: int = 0, suggester: Suggester | None = None, device: str = "auto") -> None:
-        self._seed = whole("seed", seed)
+    def __init__(
+        self, *, seed: int | None = 0, suggester: Suggester | None = None, device: str = "auto"
+    ) -> None:
+        self._seed = secrets.randbits(32) if seed is None else whole("seed", seed)
         if suggester is not None and (isinstance(suggester, type) or not hasattr(suggester, "suggest")):
             raise SettingError(f"`suggester` must be an object such as GPSuggester(), got {suggester!r}.")
         self._suggester = suggester

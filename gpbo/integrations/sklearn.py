@@ -400,6 +400,10 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
                     f"`resource` {self.resource!r} needs a `scheduler`, such as gpbo.ASHA(1, 27)."
                 )
             return ()
+        if isinstance(self.scheduler, type) or not hasattr(self.scheduler, "rungs"):
+            raise SettingError(
+                f"`scheduler` must be an object such as gpbo.ASHA(100, 900), got {self.scheduler!r}."
+            )
         if self.resource in space.parameters:
             raise SettingError(f"`resource` must not be searched as well, got {self.resource!r}.")
         known = self.estimator.get_params()

@@ -136,6 +136,12 @@ class TestDecisions:
         assert asked[0] == asked[1]
         assert asked[0] not in points(study)
 
+    def test_no_seed_is_one_of_its_own(self):
+        first, second = (optuna.create_study(sampler=GPBOSampler(seed=None)) for _ in range(2))
+        for study in (first, second):
+            study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 4)
+        assert points(first) != points(second)
+
     def test_seeds_differ(self):
         first, second = (optuna.create_study(sampler=GPBOSampler(seed=seed)) for seed in (0, 1))
         for study in (first, second):
@@ -205,8 +211,8 @@ class TestDecisions:
         assert {trial.params["s"] for trial in study.trials} == {shape, other}
 
     def test_bad_settings(self):
-        with pytest.raises(SettingError, match="`seed` must be a whole number, got None"):
-            GPBOSampler(seed=None)
+        with pytest.raises(SettingError, match="`seed` must be a whole number, got '7'"):
+            GPBOSampler(seed="7")
         for given in (gpbo.GPSuggester, "gp"):
             with pytest.raises(
                 SettingError, match=r"`suggester` must be an object such as GPSuggester\(\), got"

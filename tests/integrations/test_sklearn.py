@@ -687,6 +687,8 @@ def test_what_cannot_be_searched(given, message):
         ({"n_iter": 0}, SettingError, "`n_iter` must be a whole number >= 1, got 0"),
         ({"batch_size": 0}, SettingError, "`batch_size` must be a whole number >= 1"),
         ({"resource": "C"}, SettingError, "`resource` 'C' needs a `scheduler`"),
+        ({"scheduler": "asha"}, SettingError, "`scheduler` must be an object such as gpbo.ASHA"),
+        ({"scheduler": gpbo.ASHA}, SettingError, "`scheduler` must be an object such as gpbo.ASHA"),
         ({"resource": "C", "scheduler": gpbo.ASHA(1, 9)}, SettingError, "`resource` must not be searched"),
         (
             {"resource": "max_itr", "scheduler": gpbo.ASHA(1, 9)},
