@@ -4,10 +4,8 @@ The density model follows promoted trials soon and wherever they are; the proces
 proposes a part of the trials and both learn from all of them. Every tenth trial or so is a random one: where
 low budgets mislead, both models are wrong together.
 
-Once much is known at the highest budget the process is ahead and trials are dear, so the other two fade out.
-Of 16 to 50 trials at the full budget on development problems, those of the process improved the best value
-by 0.0047 of the scale each, those of the density model by 0.0007 and random ones by nothing; later by 0.0013
-and by nothing (benchmarks/RESULTS.md).
+Once much is known at the highest budget the process is ahead and trials are dear, so the other two fade out
+(benchmarks/RESULTS.md has what each brought).
 """
 
 from __future__ import annotations

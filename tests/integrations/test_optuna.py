@@ -734,6 +734,14 @@ class TestHosts:
         assert told(study)[1].conditional == [1]  # lr, momentum, opt
 
 
+def three_better_ones(study):
+    """Trials that are judged at the lowest rung, with values of 1 to 3."""
+    for value in (1.0, 2.0, 3.0):
+        trial = study.ask()
+        trial.report(value, 1)
+        trial.should_prune()
+
+
 class TestPruner:
     @pytest.mark.parametrize("direction", ["minimize", "maximize"])
     def test_its_decisions_are_those_of_asha(self, direction):
@@ -798,10 +806,7 @@ class TestPruner:
         first = study.ask()
         first.report(9.0, 1)
         assert not first.should_prune()
-        for value in (1.0, 2.0, 3.0):
-            other = study.ask()
-            other.report(value, 1)
-            other.should_prune()
+        three_better_ones(study)
         assert not first.should_prune()
         for step, verdict in [(2, False), (3, True), (4, True)]:
             first.report(9.0, step)
@@ -813,10 +818,7 @@ class TestPruner:
         lost = study.ask()
         lost.report(9.0, 3)
         assert not lost.should_prune()
-        for value in (1.0, 2.0, 3.0):
-            trial = study.ask()
-            trial.report(value, 1)
-            trial.should_prune()
+        three_better_ones(study)
         study.tell(lost, state=TrialState.FAIL)
         optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[lost.number])
         again = study.ask()
