@@ -259,7 +259,7 @@ class TestAlone:
         one, two = open_again(), open_again()
         for _ in range(2):
             with one.alone():
-                with pytest.raises(StoreError, match="another .* is at work on .*, and only one may be"):
+                with pytest.raises(StoreError, match=r"another .* is at work on .*, and only one may be"):
                     two.alone().__enter__()
                 with two.asking():  # which is another lock
                     two.add([Trial(number=len(two.trials()), config={})])

@@ -545,7 +545,6 @@ class TestForks:
         os.close(reader)
         os.close(writer)
 
-
     def test_being_alone_ends_with_the_process(self, path: Path, open_store: Callable[..., SQLStore]) -> None:
         store = open_store()
         reader, writer = os.pipe()
