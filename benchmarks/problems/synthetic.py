@@ -1,4 +1,4 @@
-"""The usual published test functions, in 2 to 20 and in 50 or 100 dimensions, with optima where nobody starts.
+"""The usual published test functions, in 2 to 20, 50 and 100 dimensions, with optima where nobody starts.
 
 Formulas as collected by Surjanovic and Bingham, "Virtual Library of Simulation Experiments". Each function
 takes X (n, d) to (n,). Where the published optimum is the centre of the box, or all its coordinates are
