@@ -38,11 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOSearchCV", "space_from_sklearn"]
 
-if release(sklearn.__version__) < (1, 9):  # before, a search was not told how its samples are split
-    raise MissingExtraError(
-        f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; "
-        "pip install 'scikit-learn>=1.9'."
-    )
 check_tested("scikit-learn", sklearn.__version__, "1.9", "1.9")
 
 _ALL_FAILED = "All the "  # how scikit-learn's message begins when no fit of a batch has succeeded
@@ -151,8 +146,14 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             SpaceError: if `param_distributions` holds what cannot be searched.
             StoreError: if the store cannot be opened or written, or another process fits this search.
             StudyMismatchError: if the store holds a search of this name over another space.
+            MissingExtraError: if scikit-learn is older than 1.9.
             ValueError: if the fits of all candidates fail.
         """
+        if release(sklearn.__version__) < (1, 9):  # before, a search was not told how its samples are split
+            raise MissingExtraError(
+                f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; "
+                "pip install 'scikit-learn>=1.9'."
+            )
         self.__dict__.pop("study_", None)  # scikit-learn sends the search to its workers with every fit
         self._ledger = _Ledger() if self.store is None else _Ledger(samples=joblib.hash((X, y, params)))
         try:

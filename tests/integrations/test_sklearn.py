@@ -1,5 +1,6 @@
 """The search estimator: scikit-learn's own checks, and what it adds to them."""
 
+import importlib.util
 import itertools
 import math
 import pickle
@@ -16,6 +17,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris, make_regression
 from sklearn.dummy import DummyClassifier
@@ -37,7 +39,8 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 import gpbo
-from gpbo.errors import SettingError, SpaceError, StoreError, StudyMismatchError
+import gpbo.integrations.sklearn
+from gpbo.errors import MissingExtraError, SettingError, SpaceError, StoreError, StudyMismatchError
 from gpbo.integrations.sklearn import GPBOSearchCV, _fingerprint, _Folds, _Ledger, space_from_sklearn
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
@@ -824,3 +827,23 @@ def test_what_cannot_be_searched(given, message):
 def test_arguments_that_break_their_rule(options, error, message):
     with pytest.raises(error, match=message):
         search_of(**options).fit(IRIS_X, IRIS_Y)
+
+
+@pytest.mark.parametrize("version", ["1.8.2", "1.10.0"])
+def test_a_version_that_is_not_tested(monkeypatch, version):
+    monkeypatch.setattr(sklearn, "__version__", version)
+    spec = importlib.util.spec_from_file_location("again", gpbo.integrations.sklearn.__file__)
+    again = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "again", again)
+    with pytest.warns(
+        UserWarning, match=f"gpbo is tested with scikit-learn 1.9; this is scikit-learn {version}"
+    ):
+        spec.loader.exec_module(again)
+    search = again.GPBOSearchCV(DummyClassifier(), {"constant": [0, 1]}, n_iter=1)
+    if version == "1.8.2":
+        with pytest.raises(
+            MissingExtraError, match=r"needs scikit-learn 1.9, this is 1.8.2; pip install 'sci"
+        ):
+            search.fit(IRIS_X, IRIS_Y)
+    else:
+        assert search.fit(IRIS_X, IRIS_Y).best_score_ == pytest.approx(1 / 3)
