@@ -1,12 +1,13 @@
-"""What takes an Optuna sampler takes ours: Ray's OptunaSearch, W&B's scheduler, the dashboard.
+"""What takes an Optuna sampler takes ours: Ray's OptunaSearch, W&B's scheduler, the dashboard, OptunaHub.
 
-Ray comes with the test extra; the other two are large, and are tested where somebody has installed them.
+Ray comes with the test extra; the others bring much along, and are tested where somebody has installed them.
 """
 
 import io
 import json
 import sys
 import textwrap
+from pathlib import Path
 
 import optuna
 import pytest
@@ -155,3 +156,13 @@ def test_the_dashboard_shows_its_studies(tmp_path):
         {"COMPLETE": "Complete", "PRUNED": "Pruned"}[trial.state.name] for trial in study.trials
     ]
     assert [{p["name"] for p in trial["params"]} for trial in trials] == [set(t.params) for t in study.trials]
+
+
+def test_the_hub_loads_the_package(monkeypatch):
+    monkeypatch.setenv("OPTUNAHUB_NO_ANALYTICS", "1")
+    hub = pytest.importorskip("optunahub", reason="OptunaHub is not installed; pip install optunahub")
+    registry = Path(__file__).parents[2] / "examples" / "optunahub" / "package"
+    loaded = hub.load_local_module("samplers/gpbo", registry_root=str(registry))
+    study = optuna.create_study(sampler=loaded.GPBOSampler(seed=2), pruner=loaded.GPBOPruner(1, 9))
+    study.optimize(branched, 4)
+    assert "gpbo" in study.trials[-1].system_attrs
