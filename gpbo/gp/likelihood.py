@@ -32,7 +32,7 @@ from torch import Tensor
 
 from gpbo.gp.hypers import MEAN_VAR, NOISE_FLOOR, prior
 from gpbo.kernels import matern_and_slope, squared_distances
-from gpbo.numerics import inverse_of_product
+from gpbo.numerics import gram, inverse_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Point:
     value: Tensor  # (b,), inf where C is not positive definite
     Z: Tensor  # (b, n, F)
     G: Tensor  # (b, n, n), without the outputscale
-    L: Tensor  # (b, n, n)
+    R: Tensor  # (b, n, n), the inverse of L
     alpha: Tensor  # (b, n)
 
     def take(self, rows: Tensor) -> Point:
@@ -118,17 +118,17 @@ def evaluate(problem: Problem, theta: Tensor) -> Point:  # (b, p)
     L = C.mT  # the same, and by columns, so that it is factorised in its place
     info = torch.empty(len(theta), dtype=torch.int32, device=theta.device)
     torch.linalg.cholesky_ex(L, out=(L, info))
-    y = problem.y.expand(len(theta), n).unsqueeze(-1)
-    white = torch.linalg.solve_triangular(L, y, upper=False)
-    alpha = torch.linalg.solve_triangular(L.mT, white, upper=True).squeeze(-1)
+    R = inverse_factor(L, consume=True)
+    white = R @ problem.y.expand(len(theta), n).unsqueeze(-1)
+    alpha = (R.mT @ white).squeeze(-1)
     value = (
         0.5 * white.square().sum((-2, -1))
-        + L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        - R.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         + 0.5 * n * math.log(2 * math.pi)
         + 0.5 * ((theta - problem.centre).square() * problem.precision).sum(-1)
     )
     value = torch.where((info == 0) & value.isfinite(), value, math.inf)
-    return Point(theta, value, Z, G, L, alpha)
+    return Point(theta, value, Z, G, R, alpha)
 
 
 def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p), (b, p, p)
@@ -137,7 +137,7 @@ def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p)
     Z = at.Z.mT.contiguous()  # few rows times n x n are up to twice as fast as few columns
     excess = at.theta[:, d].exp()  # of the noise above its floor
     noise_var, outputscale = excess + NOISE_FLOOR, at.theta[:, d + 1].exp()
-    P = inverse_of_product(at.L).mT  # by rows, as G is
+    P = gram(at.R)
     noise = P.diagonal(dim1=-2, dim2=-1).sum(-1) - alpha.square().sum(-1)  # tr W
     constant = MEAN_VAR * (P.sum((-2, -1)) - alpha.sum(-1).square())  # 1^T W 1
     by_noise = 0.5 * excess * noise
