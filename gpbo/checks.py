@@ -1,4 +1,4 @@
-"""Whether a value is a whole or a finite number: the two questions that most settings are asked.
+"""Whether a value is a whole or a finite number, or names a device: what most settings are asked.
 
 A boolean is no number here, whatever Python thinks, and neither is a string that looks like one.
 """
@@ -79,3 +79,25 @@ def finite(
         rule = " and ".join(f"{sign} {bound}" for bound, _, sign in bounds)
         raise SettingError(f"`{name}` must be {what}{' ' if rule else ''}{rule}, got {value!r}.")
     return real
+
+
+def device_name(device: Any) -> str:
+    """The name of a device to compute on, "auto" included; no GPU is touched for that.
+
+    Raises:
+        SettingError: if it is no name, or this machine has no such device.
+    """
+    if not isinstance(device, str):
+        raise SettingError(f"`device` must be the name of a device, such as 'cuda:0', got {device!r}.")
+    if device in ("auto", "cpu"):
+        return device
+    import torch
+
+    n = torch.cuda.device_count()
+    there = ["cpu", *(["cuda"] if n else []), *(f"cuda:{k}" for k in range(n))]
+    if device not in there:
+        listed = ", ".join(map(repr, there))
+        raise SettingError(
+            f"`device` must name a device of this machine, 'auto' or one of {listed}, got {device!r}."
+        )
+    return device

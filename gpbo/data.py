@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpbo.errors import SettingError
+from gpbo.checks import device_name
 from gpbo.outcomes import OutcomeConstraint
 from gpbo.schedulers.base import changed
 from gpbo.space import SearchSpace
@@ -58,14 +58,10 @@ def choose_device(device: str) -> torch.device:
     Raises:
         SettingError: if the device does not exist here.
     """
-    if not isinstance(device, str):
-        raise SettingError(f"`device` must be the name of a device, got {device!r}.")
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"`device` must name a device of this machine, got {device!r}: {error}") from None
+    name = device_name(device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.empty(0, device=name).device
 
 
 def to_dataset(

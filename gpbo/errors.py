@@ -12,7 +12,7 @@
     ├── StudyMismatchError   (RuntimeError)  the stored study is not the one described
     ├── StudyFileError       (ValueError)    a study file that breaks its schema
     ├── ObjectiveError       (RuntimeError)  an objective that cannot be found or run
-    ├── SignatureError       (TypeError)     an objective that cannot be called with what it is given
+    ├── SignatureError       (TypeError)     a function that cannot be called with what it is given
     ├── CheckpointError      (RuntimeError)  a checkpoint that cannot be made or read
     ├── NumericsError        (ArithmeticError) a computation that failed even after its safeguards
     └── MissingExtraError    (ImportError)   an optional package is not installed
@@ -75,7 +75,7 @@ class ObjectiveError(GpboError, RuntimeError):
 
 
 class SignatureError(GpboError, TypeError):
-    """An objective that cannot be called with what it is given."""
+    """An objective or a callback that cannot be called with what it is given."""
 
 
 class CheckpointError(GpboError, RuntimeError):

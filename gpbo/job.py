@@ -320,20 +320,31 @@ def check_signature(objective: Callable[..., Any], *, has_budgets: bool) -> None
     """
     if hasattr(objective, "with_budgets"):
         return
-    try:
-        signature = inspect.signature(objective)
-    except (TypeError, ValueError):  # of some functions written in C
-        return
-    given = 1 + (has_budgets and is_plain(objective))
-    try:
-        signature.bind(*range(given))
-    except TypeError:
+    signature = unfit_signature(objective, 1 + (has_budgets and is_plain(objective)))
+    if signature is not None:
         form = "f(job) or f(config, budget)" if has_budgets else "f(config)"
         hint = ""
         if not has_budgets and {"job", "budget"} & signature.parameters.keys():
             hint = " Jobs and budgets come with a scheduler: Study(space, scheduler=ASHA(1, 27))."
-        name = getattr(objective, "__name__", type(objective).__name__)
-        raise SignatureError(f"`objective` must be {form}, got {name}{signature}.{hint}") from None
+        raise SignatureError(f"`objective` must be {form}, got {name_of(objective)}{signature}.{hint}")
+
+
+def unfit_signature(function: Callable[..., Any], n: int) -> inspect.Signature | None:
+    """What a function takes, if it cannot be called with `n` arguments by their place; else None."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some functions written in C
+        return None
+    try:
+        signature.bind(*range(n))
+    except TypeError:
+        return signature
+    return None
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a message calls a function."""
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _run_plainly(objective: Callable[..., Any], job: Job, stops: Sequence[float]) -> None:

@@ -19,12 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from gpbo.budgets import Budgets, open_shelf
 from gpbo.checks import finite, whole
-from gpbo.errors import NoResultError, ResultError, SettingError, StoreError, TrialStateError
+from gpbo.errors import (
+    NoResultError,
+    ResultError,
+    SettingError,
+    SignatureError,
+    StoreError,
+    TrialStateError,
+)
 from gpbo.executors.base import Executor, Outcome
 from gpbo.executors.interrupts import Interrupts
 from gpbo.executors.local import InlineExecutor, ProcessExecutor
 from gpbo.executors.owner import RELEASED, is_gone, ownership
-from gpbo.job import Run, check_signature
+from gpbo.job import Run, check_signature, name_of, unfit_signature
 from gpbo.progress import Progress
 from gpbo.trial import Observation, State, Trial
 
@@ -59,7 +66,7 @@ def run(
     check_signature(objective, has_budgets=has_budgets)
     if checkpoints is not None and not has_budgets:
         raise SettingError("`checkpoints` needs a scheduler with budgets, which pauses and resumes trials.")
-    callbacks = _functions("callbacks", callbacks)
+    callbacks = _checked_callbacks(callbacks)
     workers = whole("workers", workers, low=1)
     gpus_per_trial = whole("gpus_per_trial", gpus_per_trial, low=0)
     trial_timeout = (
@@ -332,9 +339,15 @@ def _stop_rules(study: Study, n_trials: Any, timeout: Any, target: Any, patience
     return _StopRules(n_trials, study._stops, deadline, target, patience)
 
 
-def _functions(name: str, given: Any) -> list[Callable[..., object]]:
+def _checked_callbacks(given: Any) -> list[Callable[..., object]]:
     if not isinstance(given, list | tuple) or not all(callable(one) for one in given):
-        raise SettingError(f"`{name}` must be a list of functions of a study and a trial, got {given!r}.")
+        raise SettingError(f"`callbacks` must be a list of functions of a study and a trial, got {given!r}.")
+    for callback in given:
+        signature = unfit_signature(callback, 2)
+        if signature is not None:
+            raise SignatureError(
+                f"`callbacks` must be functions f(study, trial), got {name_of(callback)}{signature}."
+            )
     return list(given)
 
 

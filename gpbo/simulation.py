@@ -316,5 +316,8 @@ class _VirtualStore:
     def asking(self) -> AbstractContextManager[None]:
         return self._store.asking()
 
+    def alone(self) -> AbstractContextManager[None]:
+        return self._store.alone()
+
     def close(self) -> None:
         self._store.close()

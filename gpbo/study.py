@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gpbo.amendment import amended, retracted
-from gpbo.checks import as_whole, finite, whole
+from gpbo.checks import as_whole, device_name, finite, whole
 from gpbo.errors import (
     ConfigError,
     NoResultError,
@@ -105,7 +105,7 @@ class Study:
         if not isinstance(name, str) or not name:
             raise SettingError(f"`name` must be a non-empty string, got {name!r}.")
         self.name: str = name
-        self.device: str = device
+        self.device: str = device_name(device)
         for role, given, method, like in (
             ("suggester", suggester, "suggest", "GPSuggester()"),
             ("scheduler", scheduler, "judge", "ASHA()"),
@@ -591,7 +591,8 @@ class Study:
 
         Raises:
             SettingError: if an argument breaks its rule, or no stop rule is given for an endless space.
-            SignatureError: if the objective cannot be called with what it is given; there is no trial then.
+            SignatureError: if the objective or a callback cannot be called with what it is given; there is no
+                trial then.
             ObjectiveError: if the objective cannot be sent to worker processes, or not loaded there.
             StoreError: if the store cannot be written; it names the values that were not stored.
         """

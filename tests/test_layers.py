@@ -56,8 +56,8 @@ THIRD_PARTIES = {
     "sklearn": {"demo", "integrations.sklearn"},
     "sqlalchemy": {"stores"},
     "torch": {
-        *("acquisition", "analysis", "cube", "data", "demo", "diagnostics", "gp", "integrations", "job"),
-        *("kernels", "numerics", "seeding", "space", "suggesters"),
+        *("acquisition", "analysis", "checks", "cube", "data", "demo", "diagnostics", "gp", "integrations"),
+        *("job", "kernels", "numerics", "seeding", "space", "suggesters"),
     },
     "tqdm": {"progress"},
     "triton": {"kernels"},

@@ -1,3 +1,4 @@
+import functools
 import logging
 import os
 import signal
@@ -701,3 +702,45 @@ def test_an_objective_of_another_form_costs_no_trial(workers, scheduler):
     with pytest.raises(SignatureError, match=r"`objective` must be .*, got <lambda>\(a, b, c\)"):
         study.optimize(lambda a, b, c: 0.0, n_trials=3, workers=workers)
     assert study.trials == []
+
+
+class Listener:
+    def heard(self, study, trial):
+        pass
+
+    def __call__(self, study):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("callback", "named"),
+    [
+        (lambda trial: None, r"<lambda>\(trial\)"),
+        (lambda a, b, c: None, r"<lambda>\(a, b, c\)"),
+        (lambda study, *, trial: None, r"<lambda>\(study, \*, trial\)"),
+        (Listener(), r"Listener\(study\)"),
+        (Listener.heard, r"heard\(self, study, trial\)"),
+    ],
+)
+def test_a_callback_of_another_form_costs_no_trial(callback, named):
+    study = make_study()
+    rule = rf"`callbacks` must be functions f\(study, trial\), got {named}\."
+    with pytest.raises(SignatureError, match=rule):
+        study.optimize(identity, 3, callbacks=[print, callback])
+    assert study.trials == []
+
+
+def test_callbacks_of_every_form_that_can_be_called():
+    seen = []
+
+    def many(*given, also=None):
+        seen.append(given[1].number)
+
+    callbacks = [
+        many,
+        Listener().heard,
+        functools.partial(lambda by, s, t: None, 1),
+        lambda s, t, more=0: None,
+    ]
+    make_study().optimize(identity, 2, callbacks=callbacks)
+    assert seen == [0, 1]

@@ -782,8 +782,11 @@ def test_settings_that_break_their_rule_are_refused(options, message):
 
 
 def test_an_unknown_device_is_refused():
-    with pytest.raises(SettingError, match=r"`device` must name a device of this machine, got 'cuba'"):
-        study_of(device="cuba").ask()
+    for name in ("cuba", "cuda:99"):
+        with pytest.raises(SettingError, match=f"`device` must name a device of .* 'cpu'.*, got '{name}'"):
+            study_of(device=name)
+    with pytest.raises(SettingError, match=r"`device` must be the name of a device, such as .*, got None"):
+        study_of(device=None)
 
 
 def test_the_repr_counts_trials():

@@ -1,9 +1,10 @@
-"""The usual published test functions, in 2 to 20 dimensions, with optima where nobody starts.
+"""The usual published test functions, in 2 to 20, 50 and 100 dimensions, with optima where nobody starts.
 
 Formulas as collected by Surjanovic and Bingham, "Virtual Library of Simulation Experiments". Each function
 takes X (n, d) to (n,). Where the published optimum is the centre of the box, or all its coordinates are
 equal, the function is moved so that its optimum lies at a random point of the middle 70 % of each side;
-the point is fixed by the problem's name. Only functions whose optimum is global in all of R^d are moved.
+the point is fixed by the problem's name. Only functions whose optimum is global in all of R^d are moved. Of
+the ones called "six", only the first six coordinates matter.
 
 All dimensions of a function are in the same split, so nothing is tuned on a small version of a test problem.
 """
@@ -50,6 +51,11 @@ class Function:
     def d(self) -> int:
         """The number of coordinates."""
         return len(self.argmin)
+
+    @property
+    def group(self) -> str:
+        """The group of problems that it belongs to."""
+        return "synthetic" if self.d <= 20 else "high-dimensional"
 
     @property
     def box(self) -> Array:  # (2, d)
@@ -101,8 +107,13 @@ def functions() -> dict[str, Function]:
     add("zakharov", zakharov, (-5, 10), zeros(5), **dev)
     add("styblinski_tang", styblinski_tang, (-5, 5), [-2.903534027771] * 6, -39.16616570377142 * 6, **dev)
     add("griewank", griewank, (-600, 600), zeros(8), **dev)
-    for d in (5, 10, 20):
+    for d in (5, 10, 20, 50):
         add("ackley", ackley, (-32.768, 32.768), zeros(d), **dev)
+    add("rosenbrock", rosenbrock, (-5, 10), ones(50), **dev)
+    add("styblinski_tang", styblinski_tang, (-5, 5), [-2.903534027771] * 50, -39.16616570377142 * 50, **dev)
+    place = [-2.903534027771] * 6 + zeros(44)
+    add("six_styblinski_tang", six(styblinski_tang), (-5, 5), place, -39.16616570377142 * 6, **dev)
+    add("griewank", griewank, (-600, 600), zeros(100), **dev)
     test: Any = {"split": "test"}
     add(
         "six_hump_camel",
@@ -127,9 +138,13 @@ def functions() -> dict[str, Function]:
     add("michalewicz", michalewicz, (0, np.pi), place, -4.687658179, move=False, **test)
     place = [0.20168951, 0.15001069, 0.47687398, 0.27533243, 0.31165162, 0.65730054]
     add("hartmann", hartmann6, (0, 1), place, -3.322368011, move=False, **test)
-    add("rastrigin", rastrigin, (-5.12, 5.12), zeros(6), **test)
-    add("powell", powell, (-4, 5), zeros(8), **test)
-    for d in (5, 10, 20):
+    add("six_hartmann", six(hartmann6), (0, 1), place + zeros(44), -3.322368011, move=False, **test)
+    for d in (6, 50):
+        add("rastrigin", rastrigin, (-5.12, 5.12), zeros(d), **test)
+    for d in (8, 100):
+        add("powell", powell, (-4, 5), zeros(d), **test)
+    add("dixon_price", dixon_price, (-10, 10), dixon_price_argmin(50), **test)
+    for d in (5, 10, 20, 50):
         add("levy", levy, (-10, 10), ones(d), **test)
     return found
 
@@ -138,7 +153,7 @@ def _problem(name: str, function: Function) -> Problem:
     low, high = function.box
     names = [f"x{i + 1}" for i in range(function.d)]
     return Problem(
-        name=f"synthetic/{name}",
+        name=f"{function.group}/{name}",
         space=SearchSpace(
             {n: Float(a, b) for n, a, b in zip(names, low.tolist(), high.tolist(), strict=True)}
         ),
@@ -152,6 +167,15 @@ def _value(
     f: Callable[[Array], Array], moved: Array, names: Sequence[str], config: Mapping[str, Any]
 ) -> float:
     return float(f(np.array([[config[name] for name in names]]) - moved)[0])
+
+
+def six(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The function of six coordinates, of the first six of any number."""
+    return partial(_of_six, f)
+
+
+def _of_six(f: Callable[[Array], Array], X: Array) -> Array:
+    return f(X[:, :6])
 
 
 # Below, x_i is column i - 1 of X.

@@ -30,7 +30,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from gpbo.checks import whole
+from gpbo.checks import device_name, whole
 from gpbo.integrations.hosts import check_tested
 from gpbo.integrations.optuna_trials import PROPOSAL, standing, to_held, to_history, to_parameter, union
 from gpbo.schedulers.asha import ASHA
@@ -78,7 +78,8 @@ class GPBOSampler(BaseSampler):
         device: Where tensors are computed: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
 
     Raises:
-        SettingError: if `seed` is neither a whole number nor None, or `suggester` is no suggester.
+        SettingError: if `seed` is neither a whole number nor None, `suggester` is no suggester, or there is
+            no such `device`.
     """
 
     def __init__(
@@ -88,7 +89,13 @@ class GPBOSampler(BaseSampler):
         if suggester is not None and (isinstance(suggester, type) or not hasattr(suggester, "suggest")):
             raise SettingError(f"`suggester` must be an object such as GPSuggester(), got {suggester!r}.")
         self._suggester = suggester
-        self._device = device
+        self._device = device_name(device)
+
+    def __repr__(self) -> str:
+        given = [f"seed={self._seed}"]
+        given += [f"suggester={self._suggester!r}"] if self._suggester is not None else []
+        given += [f"device={self._device!r}"] if self._device != "auto" else []
+        return f"GPBOSampler({', '.join(given)})"
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -207,6 +214,11 @@ class GPBOPruner(BasePruner):
         self._asha = ASHA(
             min_budget, max_budget, reduction_factor, budgets=budgets, stopping=True, audit=audit
         )
+
+    def __repr__(self) -> str:
+        given = [f"budgets={list(self._asha.rungs)}", f"reduction_factor={self._asha.reduction_factor}"]
+        given += [f"audit={self._asha.audit}"] if self._asha.audit else []
+        return f"GPBOPruner({', '.join(given)})"
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end with its last report."""

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpbo.checks import whole
+from gpbo.checks import device_name, whole
 from gpbo.errors import ConfigError, MissingExtraError, ResultError, SettingError, did_you_mean
 from gpbo.integrations.ray_space import flat, nested, space_from_ray, tuned_space
 from gpbo.schedulers.base import Scheduler, closing
@@ -103,7 +103,7 @@ class GPBOSearch(Searcher):
         self._store = store if store is None or "://" in str(store) else Path(store).absolute()
         self._name = name
         self._seed = whole("seed", seed)
-        self._device = device
+        self._device = device_name(device)
         self._max_concurrent = 0
         self._scheduler: Scheduler | None = None
         self._study: Study | None = None
@@ -113,6 +113,12 @@ class GPBOSearch(Searcher):
         self._numbers: dict[str, int] = {}  # of the trials, by the ids of the Ray trials they are tied to
         self._lost: deque[int] = deque()  # trials whose Ray trials are gone
         self._last: dict[str, dict[str, Any]] = {}  # results of trials that are under way
+
+    def __repr__(self) -> str:
+        n = "no" if self._space is None else len(self._space.parameters)  # unlike the study it is at hand
+        given = [f"metric={self._metric!r}", f"mode={self._mode!r}"]
+        given += [f"store={str(self._store)!r}"] if self._store is not None else []
+        return f"GPBOSearch({', '.join(given)}, {self._study or f'{n} parameters yet'})"
 
     @property
     def study(self) -> Study:

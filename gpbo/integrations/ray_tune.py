@@ -97,6 +97,9 @@ class GPBOScheduler(TrialScheduler):
         self._stop_last_trials = stop_last_trials
         self._added: set[str] = set()
 
+    def __repr__(self) -> str:
+        return f"GPBOScheduler({self._scheduler!r}, time_attr={self._time_attr!r})"
+
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Takes over what the TuneConfig says; False if that was said before."""
         if self._mode and mode:

@@ -8,7 +8,9 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -36,11 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GPBOSearchCV", "space_from_sklearn"]
 
-if release(sklearn.__version__) < (1, 9):  # before, a search was not told how its samples are split
-    raise MissingExtraError(
-        f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; "
-        "pip install 'scikit-learn>=1.9'."
-    )
 check_tested("scikit-learn", sklearn.__version__, "1.9", "1.9")
 
 _ALL_FAILED = "All the "  # how scikit-learn's message begins when no fit of a batch has succeeded
@@ -61,9 +58,10 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
     goes on as if the rest of it had failed.
 
     With a `store` every candidate is kept as soon as it is evaluated. A search that was killed goes on from
-    there when the same one is fitted again, by one process at a time: on the same samples and folds, with the
-    same estimator, choices, scoring and scheduler, or it is refused before it has a trial. One that was
-    complete fits one candidate again, and takes the others from the store.
+    there when the same one is fitted again: on the same samples and folds, with the same estimator, choices,
+    scoring and scheduler, or it is refused before it has a trial, as it is while another process fits it. Its
+    results are, row by row, those it would have had. One that was complete fits one candidate again, and
+    takes the others from the store.
 
     Args:
         estimator: What is tuned.
@@ -146,10 +144,16 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         Raises:
             SettingError: if an argument of the search breaks its rule.
             SpaceError: if `param_distributions` holds what cannot be searched.
-            StoreError: if the store cannot be opened or written.
+            StoreError: if the store cannot be opened or written, or another process fits this search.
             StudyMismatchError: if the store holds a search of this name over another space.
+            MissingExtraError: if scikit-learn is older than 1.9.
             ValueError: if the fits of all candidates fail.
         """
+        if release(sklearn.__version__) < (1, 9):  # before, a search was not told how its samples are split
+            raise MissingExtraError(
+                f"GPBOSearchCV needs scikit-learn 1.9, this is {sklearn.__version__}; "
+                "pip install 'scikit-learn>=1.9'."
+            )
         self.__dict__.pop("study_", None)  # scikit-learn sends the search to its workers with every fit
         self._ledger = _Ledger() if self.store is None else _Ledger(samples=joblib.hash((X, y, params)))
         try:
@@ -180,8 +184,9 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         rungs = self._rungs(space)
         study = self._study(space, seed, len(metrics), self.store)
         try:
-            self._search(study, rungs, n_iter, size, objects, metrics, evaluate_candidates)
-            self._ledger.study = self._study(space, seed, len(metrics), _copied(study))
+            with study._store.alone():
+                self._search(study, rungs, n_iter, size, objects, metrics, evaluate_candidates)
+                self._ledger.study = self._study(space, seed, len(metrics), _copied(study))
         finally:
             study.close()
         if not self._ledger.rows:
@@ -238,8 +243,8 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
             return self._evaluated(evaluate_candidates, candidates, trials, budget, folds, metrics)
 
         for trial in study.trials:
-            for budget, fits in trial.info.get("fits", ()):
-                self._recall(trial, _params(trial, objects), budget, fits)
+            for budget, fits, place in trial.info.get("fits", ()):
+                self._recall(trial, _params(trial, objects), budget, fits, place)
         due: dict[int, float | None] = dict(study._store.meta.get(_ROUND, ()))  # of one that was killed
         for trial in study.trials:
             if trial.state is State.RUNNING:
@@ -254,8 +259,9 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
                 batch = [study.trials[number] for number in numbers if due[number] == budget]
                 batch = [one for one in batch if one.state is State.RUNNING and not _is_told(one, budget)]
                 found = evaluated(batch, budget) if batch else []
-                for trial, (scores, fits) in zip(batch, found, strict=True):
-                    _tell(study, trial, scores, budget, fits)
+                places = range(self._ledger.next - len(batch), self._ledger.next)
+                for trial, (scores, fits), place in zip(batch, found, places, strict=True):
+                    _tell(study, trial, scores, budget, fits, place)
             ended = study.trials
             going_on = [ended[number] for number in numbers if ended[number].state is State.RUNNING]
             due = {trial.number: _next_budget(trial, rungs) for trial in going_on}
@@ -263,6 +269,7 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         if self._ledger.recalled and not self._ledger.rows:  # all is known; scikit-learn wants a fit
             good = [k for k, one in enumerate(self._ledger.recalled) if not all(map(_has_failed, one.fits))]
             chosen = self._ledger.recalled.pop(good[-1])  # there is one: a batch without any has no fits
+            self._ledger.next = chosen.place
             evaluated([chosen.trial], chosen.budget)
 
     def _fill(
@@ -305,25 +312,31 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
                 raise
             warnings.warn(str(error), FitFailedWarning, stacklevel=2)
             for candidate, at in zip(candidates, more, strict=True):
-                self._ledger.unscored.append(_Unscored(candidate, str(error), at))
+                self._ledger.unscored.append(_Unscored(candidate, str(error), at, self._ledger.next))
+                self._ledger.next += 1
             return [([float(self.error_score)] * len(metrics), str(error)) for _ in candidates]
         columns = [results[self._column(metric, results)] for metric in metrics]
         _, n_splits, out, _ = self._ledger.rows
         found = []
-        for k in range(first, first + len(candidates)):
-            fits = [_plain(fit) for fit in out[k * n_splits : (k + 1) * n_splits]]
-            found.append(([float(column[k]) for column in columns], fits))
+        for k in range(len(candidates)):
+            row = (first + k) * n_splits
+            fits = [_plain(fit) for fit in out[row : row + n_splits]]
+            scores = [float(column[k - len(candidates)]) for column in columns]  # the latest come last
+            found.append((scores, fits))
         return found
 
-    def _recall(self, trial: Trial, candidate: dict[str, Any], budget: float | None, fits: Any) -> None:
+    def _recall(
+        self, trial: Trial, candidate: dict[str, Any], budget: float | None, fits: Any, place: int
+    ) -> None:
         """Take up what was kept of a candidate's fits, or the error where all of its batch failed."""
+        self._ledger.next = max(self._ledger.next, place + 1)
         more = self._more(trial, budget)
         if more and self.resource != "n_samples":
             candidate = {**candidate, self.resource: more["n_resources"]}
         if isinstance(fits, str):
-            self._ledger.unscored.append(_Unscored(candidate, fits, more))
+            self._ledger.unscored.append(_Unscored(candidate, fits, more, place))
         else:
-            self._ledger.recalled.append(_Recalled(trial, budget, candidate, fits, more))
+            self._ledger.recalled.append(_Recalled(trial, budget, candidate, fits, more, place))
 
     def _more(self, trial: Trial, budget: float | None) -> dict[str, Any]:
         """What stands in a candidate's row besides."""
@@ -345,10 +358,19 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
     def _format_results(
         self, candidate_params: list[Any], n_splits: int, out: list[Any], more_results: Any = None
     ) -> dict[str, Any]:
-        """The results, with the candidates that scikit-learn does not know of.
+        """The results in the order of the evaluations, with the candidates scikit-learn does not know of.
 
-        Those from the store stand first; those left out because all fits of a batch failed, last.
+        Those from the store are put first in its lists, and last those of batches without any fit.
         """
+        ledger = self._ledger
+        fitted = range(ledger.next, ledger.next + len(candidate_params) - len(ledger.places))
+        ledger.next = fitted.stop
+        ledger.places = [
+            *(one.place for one in ledger.recalled),
+            *ledger.places,
+            *fitted,
+            *(one.place for one in ledger.unscored),
+        ]
         candidate_params[:0] = [one.params for one in self._ledger.recalled]
         out[:0] = [fit for one in self._ledger.recalled for fit in one.fits]
         for name in more_results:
@@ -361,9 +383,16 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
                 more_results[name].append(value)
         self._ledger.unscored.clear()
         self._ledger.rows = candidate_params, n_splits, out, more_results
+        order = sorted(range(len(candidate_params)), key=ledger.places.__getitem__)
+        ordered = (
+            [candidate_params[k] for k in order],
+            n_splits,
+            [fit for k in order for fit in out[k * n_splits : (k + 1) * n_splits]],
+            {name: [values[k] for k in order] for name, values in more_results.items()},
+        )
         with warnings.catch_warnings():  # `fit` says it once, at the end
             warnings.filterwarnings("ignore", "One or more of the .* scores are non-finite")
-            return dict(super()._format_results(candidate_params, n_splits, out, more_results))
+            return dict(super()._format_results(*ordered))
 
     def _select_best_index(self, refit: Any, refit_metric: str, results: Mapping[str, Any]) -> Any:
         """The best row; with a scheduler, of those with the most of the resource."""
@@ -424,11 +453,12 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
 
 @dataclass(frozen=True, slots=True)
 class _Unscored:
-    """A candidate all of whose fits failed, and what stands in its row besides."""
+    """A candidate all of whose fits failed, what stands in its row besides, and which evaluation it was."""
 
     params: dict[str, Any]
     error: str
     more: dict[str, Any]
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +470,7 @@ class _Recalled:
     params: dict[str, Any]
     fits: list[dict[str, Any]]
     more: dict[str, Any]
+    place: int
 
 
 @dataclass(slots=True)
@@ -450,6 +481,8 @@ class _Ledger:
         rows: What the results are made of, as scikit-learn hands it over; empty before there are any.
         unscored: Candidates that have no row yet.
         recalled: Candidates of the store that have none yet.
+        places: Of each row, which evaluation it was.
+        next: Which evaluation the next one is.
         samples: Tells the samples from others.
         given: The samples, their targets and what else the splitter is given.
         study: The study at the end, in memory.
@@ -458,6 +491,8 @@ class _Ledger:
     rows: tuple[Any, ...] = ()
     unscored: list[_Unscored] = field(default_factory=list)
     recalled: list[_Recalled] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    next: int = 0
     samples: str = ""
     given: tuple[Any, ...] = ()
     study: Study | None = None
@@ -556,11 +591,13 @@ def _amount(budget: float) -> float:
     return int(budget) if float(budget).is_integer() else budget
 
 
-def _tell(study: Study, trial: Trial, scores: list[float], budget: float | None, fits: Any) -> None:
-    """Tell a trial's scores, and write what is kept of its fits on it."""
+def _tell(
+    study: Study, trial: Trial, scores: list[float], budget: float | None, fits: Any, place: int
+) -> None:
+    """Tell a trial's scores, and write on it what is kept of its fits and which evaluation they were."""
 
     def noted(now: Trial) -> Trial:
-        return replace(now, info={**now.info, "fits": [*now.info.get("fits", ()), [budget, fits]]})
+        return replace(now, info={**now.info, "fits": [*now.info.get("fits", ()), [budget, fits, place]]})
 
     study._tell(trial, scores, outcomes=None, budget=budget, seconds=None, noted=noted)
 
@@ -582,7 +619,7 @@ def _copied(study: Study) -> MemoryStore:
 
 def _is_told(trial: Trial, budget: float | None) -> bool:
     """Whether its fits with this budget are known."""
-    return any(at == budget for at, _ in trial.info.get("fits", ()))
+    return any(at == budget for at, _, _ in trial.info.get("fits", ()))
 
 
 def _has_failed(fit: Mapping[str, Any]) -> bool:
@@ -592,25 +629,44 @@ def _has_failed(fit: Mapping[str, Any]) -> bool:
 def _fingerprint(setting: Any) -> str:
     """What tells a setting from others, the same in every process.
 
-    Functions go by their names, and those without one by their code.
+    Functions and classes go by their names; functions without one by their code, defaults and what they
+    enclose; objects by what they are made of, and where that cannot be said, by their repr.
     """
     return str(joblib.hash(_taken_apart(setting)))
 
 
-def _taken_apart(setting: Any) -> Any:
+def _taken_apart(setting: Any, within: tuple[int, ...] = ()) -> Any:
+    if id(setting) in within:
+        return "itself"
+    apart = partial(_taken_apart, within=(*within, id(setting)))
     if hasattr(setting, "get_params") and not isinstance(setting, type):  # whatever else it has learnt
-        return type(setting).__qualname__, _taken_apart(setting.get_params(deep=False))
+        return type(setting).__qualname__, apart(setting.get_params(deep=False))
     if isinstance(setting, Mapping):
-        return {name: _taken_apart(one) for name, one in setting.items()}
+        return {name: apart(one) for name, one in setting.items()}
     if isinstance(setting, list | tuple):
-        return [_taken_apart(one) for one in setting]
+        return [apart(one) for one in setting]
     try:
         return joblib.hash(setting)
     except (pickle.PicklingError, AttributeError, TypeError):
-        code = getattr(setting, "__code__", None)
-        if code is None:
-            return _without_address(setting)
-        return code.co_code, code.co_names, _taken_apart(code.co_consts)
+        pass
+    if isinstance(setting, type):
+        return setting.__module__, setting.__qualname__
+    if isinstance(setting, CodeType):
+        return setting.co_code, setting.co_names, apart(setting.co_consts)
+    if isinstance(setting, FunctionType):
+        enclosed = [cell.cell_contents for cell in setting.__closure__ or ()]
+        return [
+            apart(one) for one in (setting.__code__, setting.__defaults__, setting.__kwdefaults__, enclosed)
+        ]
+    try:
+        _, made_of, *state = setting.__reduce_ex__(2)
+    except (TypeError, ValueError, pickle.PicklingError):
+        return _without_address(setting)
+    return type(setting).__qualname__, apart(made_of), [apart(_listed(one)) for one in state]
+
+
+def _listed(state: Any) -> Any:
+    return list(state) if isinstance(state, Iterator) else state
 
 
 def _without_address(setting: Any) -> str:

@@ -42,6 +42,14 @@ class Store(Protocol):
         """A lock between processes for choosing and adding trials; freed when its holder dies."""
         ...
 
+    def alone(self) -> AbstractContextManager[None]:
+        """A block that only one thread of all processes is in at a time; free again when its holder dies.
+
+        Raises:
+            StoreError: if another is in it.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of files and connections; the store is not used afterwards."""
         ...

@@ -75,11 +75,11 @@ class Database:
         with self._turn, failures.explained(self.label), self._writer.begin() as connection:
             yield connection
 
-    def lock(self, key: str) -> Lock:
-        """A lock between processes; in an SQLite file all keys share one."""
+    def lock(self, key: str, *, file: str = "lock") -> Lock:
+        """A lock between processes; those of an SQLite file are one unless they have another `file`."""
         if self._place.path is None:
             return SessionLock(self._engine, key)
-        return FileLock(self._place.path.with_name(f"{self._place.path.name}.lock"))
+        return FileLock(self._place.path.with_name(f"{self._place.path.name}.{file}"))
 
     def close(self) -> None:
         """Let go of all connections."""

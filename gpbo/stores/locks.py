@@ -32,6 +32,10 @@ class Lock(Protocol):
         """A block that runs while the lock is held; waits for it without limit."""
         ...
 
+    def tried(self) -> AbstractContextManager[bool]:
+        """A block that knows whether the lock is held in it; does not wait."""
+        ...
+
 
 class FileLock:
     """A lock on a file beside an SQLite file."""
@@ -50,18 +54,42 @@ class FileLock:
         finally:
             lock.release()
 
+    @contextmanager
+    def tried(self) -> Iterator[bool]:
+        """A block that knows whether the lock is held in it; does not wait."""
+        lock = self._own()
+        try:
+            with self._explained():
+                lock.acquire(blocking=False)
+        except filelock.Timeout:
+            is_held = False
+        else:
+            is_held = True
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                lock.release()
+
     def _own(self) -> filelock.BaseFileLock:
         # A forked child needs a lock of its own, and must not let go of its parent's.
         pid = os.getpid()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, filelock.FileLock(self._path))
 
     def _acquire(self, lock: filelock.BaseFileLock) -> None:
-        try:
+        with self._explained():
             try:
                 lock.acquire(timeout=failures.NOTICE_SECONDS, poll_interval=_POLL_SECONDS)
             except filelock.Timeout:
                 logger.warning("waiting for %s, which another process holds.", self._path)
                 lock.acquire(timeout=-1, poll_interval=_POLL_SECONDS)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except filelock.Timeout:  # an OSError, too
+            raise
         except OSError as error:
             raise StoreError(
                 f"{self._path} cannot be locked: {error}; make its directory writable, or name another file."
@@ -91,3 +119,15 @@ class SessionLock:
             finally:
                 self._depth.value = 0
                 connection.execute(sa.select(sa.func.pg_advisory_unlock(self._key)))
+
+    @contextmanager
+    def tried(self) -> Iterator[bool]:
+        """A block that knows whether the lock is held in it; does not wait."""
+        label = self._engine.url.render_as_string(hide_password=True)
+        with failures.explained(label), self._engine.connect() as connection:
+            is_held = bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(self._key))))
+            try:
+                yield is_held
+            finally:
+                if is_held:
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock(self._key)))

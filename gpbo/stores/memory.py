@@ -19,6 +19,7 @@ class MemoryStore:
         self._seen: tuple[Trial, ...] | None = ()  # the last answer, while nothing has changed
         self._meta: dict[str, Any] = {}
         self._asking = threading.RLock()
+        self._alone = threading.Lock()
         self._writing = threading.Lock()
 
     def __getstate__(self) -> tuple[dict[str, Any], Sequence[Trial]]:
@@ -66,6 +67,20 @@ class MemoryStore:
         """A lock between threads for choosing and adding trials."""
         with self._asking:
             yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A block that only one thread is in at a time.
+
+        Raises:
+            StoreError: if another is in it.
+        """
+        if not self._alone.acquire(blocking=False):
+            raise StoreError("another thread is at work on this study, and only one may be.")
+        try:
+            yield
+        finally:
+            self._alone.release()
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -141,6 +141,22 @@ class SQLStore:
         """A lock between processes for choosing and adding trials; freed when its holder dies."""
         return self._asking.held()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A block that only one thread of all processes is in at a time; free again when its holder dies.
+
+        Raises:
+            StoreError: if another is in it, or a file cannot be locked.
+        """
+        lock = self._database.lock(f"alone/{self._name}", file=f"{self._study}.lock")
+        with lock.tried() as is_held:
+            if not is_held:
+                raise StoreError(
+                    f"another process is at work on study {self._name!r} in {self._database.label}, and only "
+                    "one may be; wait for it, end it, or use another name."
+                )
+            yield
+
     def close(self) -> None:
         """Let go of files and connections; the store is not used afterwards."""
         self._database.close()

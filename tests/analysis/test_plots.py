@@ -120,6 +120,55 @@ def test_every_plot_of_every_study_becomes_a_page(name, kind, request):
     assert figure.layout.title.text
 
 
+def failed(n):
+    study = gpbo.Study({"a": gpbo.Float(0, 1), "b": gpbo.Float(0, 1)})
+    configs = study.space.decode(study.space.cube.sobol(n, 1))
+    study.add_many(configs, [bowl(config) if k % 3 else math.nan for k, config in enumerate(configs, 1)])
+    return study
+
+
+def branching(n):
+    kind = gpbo.Categorical(["sgd", None])
+    study = gpbo.Study({"kind": kind, "a": gpbo.Float(0, 1), "b": gpbo.Float(0, 1, when={"kind": "sgd"})})
+    return add_all(study, lambda config: config["a"] + config.get("b", 0.5), n)
+
+
+def two_objectives(n):
+    study = gpbo.Study({"a": gpbo.Float(0, 1), "b": gpbo.Float(0, 1)}, direction=["minimize", "maximize"])
+    return add_all(study, lambda config: (bowl(config), config["a"]), n)
+
+
+def with_budgets(n):
+    space = {"a": gpbo.Float(0, 1), "b": gpbo.Float(0, 1)}
+    study = gpbo.Study(space, scheduler=gpbo.ASHA(1, 9), suggester=gpbo.RandomSuggester())
+    return study.optimize(lambda config, budget: bowl(config) + 1 / budget, n, progress=False)
+
+
+@pytest.mark.parametrize("n", [1, 10, 1000])
+@pytest.mark.parametrize("kind", [failed, branching, two_objectives, with_budgets])
+def test_one_ten_and_a_thousand_trials(kind, n):
+    study = kind(n)
+    full = len(study._comparable())
+    shown = {
+        "parallel": full > 0,
+        "slices": full > 1,
+        "contour": full > 1,
+        "rungs": kind is with_budgets,
+        "curves": kind is with_budgets and n > 1,
+        "front": kind is two_objectives,
+    }
+    if full < 500:  # of a model of so many points other tests look at the history
+        shown |= {"history": full > 0}
+    else:
+        del shown["slices"], shown["contour"]
+    for name, is_shown in shown.items():
+        if is_shown:
+            assert EVERY_PLOT[name](study).to_json()
+        else:
+            with pytest.raises((NoResultError, SettingError), match="study"):
+                EVERY_PLOT[name](study)
+
+
 def test_history_shows_values_the_best_so_far_and_failures():
     study = gpbo.Study({"a": gpbo.Float(0, 1), "b": gpbo.Float(0, 1)}, direction="maximize")
     for k, value in enumerate([1.0, 3.0, math.nan, 2.0, 5.0]):

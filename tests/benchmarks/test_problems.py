@@ -26,7 +26,7 @@ def by_name(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_published_optimum_is_attained_where_it_is_said_to_be(name):
-    function, problem = FUNCTIONS[name], by_name(f"synthetic/{name}")
+    function, problem = FUNCTIONS[name], by_name(f"{FUNCTIONS[name].group}/{name}")
     place = np.asarray(function.argmin) + synthetic.shift(name, function)
     config = dict(zip(problem.space.parameters, place.tolist(), strict=True))
     assert problem.objective(problem.space.validate(config)) == pytest.approx(function.optimum, abs=2e-6)
@@ -69,7 +69,7 @@ def test_values_from_the_literature():
 
 def test_half_of_each_group_is_for_the_test_and_families_are_not_torn():
     counts = Counter((problem.group, problem.split) for problem in WITHOUT_DATA)
-    for group in ("synthetic", "mixed", "training"):
+    for group in ("synthetic", "high-dimensional", "mixed", "training"):
         assert counts[group, "dev"] == counts[group, "test"]
     families = {}
     for name, function in FUNCTIONS.items():
@@ -78,8 +78,22 @@ def test_half_of_each_group_is_for_the_test_and_families_are_not_torn():
             assert families.setdefault(family, function.split) == function.split
 
 
-def test_dimensions_go_from_2_to_20():
-    assert {f.d for f in FUNCTIONS.values()} >= {2, 3, 4, 5, 6, 8, 10, 20}
+def test_dimensions_go_from_2_to_100():
+    dimensions = {
+        group: {f.d for f in FUNCTIONS.values() if f.group == group}
+        for group in ("synthetic", "high-dimensional")
+    }
+    assert dimensions["synthetic"] >= {2, 3, 4, 5, 6, 8, 10, 20}
+    assert dimensions["high-dimensional"] == {50, 100}
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n.startswith("six_") and n.endswith("-50")])
+def test_only_six_coordinates_of_the_sixes_matter(name):
+    function = FUNCTIONS[name]
+    low, high = function.box
+    x = np.random.default_rng(0).uniform(low, high)
+    values = [function.f(np.where(np.arange(50) == j, high, x)[None])[0] for j in range(50)]
+    assert [value != function.f(x[None])[0] for value in values] == [True] * 6 + [False] * 44
 
 
 @pytest.mark.parametrize("problem", mixed.problems(), ids=lambda p: p.name)

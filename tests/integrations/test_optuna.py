@@ -218,10 +218,17 @@ class TestDecisions:
                 SettingError, match=r"`suggester` must be an object such as GPSuggester\(\), got"
             ):
                 GPBOSampler(suggester=given)
-        study = optuna.create_study(sampler=GPBOSampler(device="gpu7"))
-        study.ask(PLANE)
-        with pytest.raises(SettingError, match="`device` must name a device of this machine, got 'gpu7'"):
-            study.ask(PLANE)
+        with pytest.raises(SettingError, match=r"`device` must name a device of .* 'cpu'.*, got 'cuda:99'"):
+            GPBOSampler(device="cuda:99")
+
+    def test_it_says_what_it_is(self):
+        assert repr(GPBOSampler(seed=3)) == "GPBOSampler(seed=3)"
+        suggester = gpbo.GPSuggester()
+        given = f"GPBOSampler(seed=0, suggester={suggester!r}, device='cpu')"
+        assert repr(GPBOSampler(suggester=suggester, device="cpu")) == given
+        assert repr(GPBOPruner(1, 9)) == "GPBOPruner(budgets=[1, 3, 9], reduction_factor=3)"
+        given = "GPBOPruner(budgets=[2, 5], reduction_factor=3, audit=0.25)"
+        assert repr(GPBOPruner(budgets=[2, 5], audit=0.25)) == given
 
 
 class TestWorkers:

@@ -568,6 +568,7 @@ def test_a_study_in_a_file_goes_on_in_another_experiment(tmp_path):
         ({"store": 5}, "`store` must be a path or a database URL, which Ray can save, got 5"),
         ({"points_to_evaluate": 5}, "`points_to_evaluate` must be a list of configs, got 5"),
         ({"seed": 0.5}, "`seed` must be a whole number, got 0.5"),
+        ({"device": "cuda:99"}, "`device` must name a device of this machine, .* got 'cuda:99'"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(settings, rule):
@@ -689,3 +690,15 @@ def test_a_trial_that_was_being_suggested_when_the_program_died_is_suggested_aga
     assert again.suggest("c")
     assert len(again.study.trials) == 3
     again.study.close()
+
+
+def test_they_say_what_they_are(tmp_path):
+    assert repr(GPBOSearch()) == "GPBOSearch(metric=None, mode=None, no parameters yet)"
+    search = GPBOSearch(SPACE, metric="loss", mode="min", store=tmp_path / "s.db")
+    begun = f"GPBOSearch(metric='loss', mode='min', store={str(tmp_path / 's.db')!r}, "
+    assert repr(search) == f"{begun}1 parameters yet)"
+    search.suggest("a")
+    assert repr(search) == f"{begun}Study('default', 1 parameters, 1 running))"
+    search.study.close()
+    asha = ASHA(1, 9)
+    assert repr(GPBOScheduler(asha)) == f"GPBOScheduler({asha!r}, time_attr='training_iteration')"

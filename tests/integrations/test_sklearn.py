@@ -1,21 +1,30 @@
 """The search estimator: scikit-learn's own checks, and what it adds to them."""
 
+import importlib.util
 import itertools
 import math
 import pickle
+import subprocess
+import sys
+import threading
+import time
 import warnings
 import zlib
+from functools import partial
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris, make_regression
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -30,8 +39,9 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 import gpbo
-from gpbo.errors import SettingError, SpaceError, StudyMismatchError
-from gpbo.integrations.sklearn import GPBOSearchCV, _Folds, _Ledger, space_from_sklearn
+import gpbo.integrations.sklearn
+from gpbo.errors import MissingExtraError, SettingError, SpaceError, StoreError, StudyMismatchError
+from gpbo.integrations.sklearn import GPBOSearchCV, _fingerprint, _Folds, _Ledger, space_from_sklearn
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
 LOG = gpbo.Float(1e-3, 1e3, log=True)
@@ -473,13 +483,14 @@ def test_a_search_that_was_killed_goes_on(tmp_path, scheduler, batch_size, sugge
         Killer.left = 10_000
         search = search_of(Killer(), **options, store=store).fit(IRIS_X, IRIS_Y)
         assert 10_000 - Killer.left == 3 * len(whole.cv_results_["params"]) + 1 - kept
-        assert sorted(rows_of(search)) == sorted(rows_of(whole))
+        assert rows_of(search) == rows_of(whole)
+        assert search.best_index_ == whole.best_index_
         assert [trial.config for trial in search.study_.trials] == [t.config for t in whole.study_.trials]
         assert search.best_params_ == whole.best_params_
         Killer.left = 10_000
         again = search_of(Killer(), **options, store=str(store)).fit(IRIS_X, IRIS_Y)
     assert 10_000 - Killer.left == 4  # one candidate's folds, and the refit
-    assert sorted(rows_of(again)) == sorted(rows_of(whole))
+    assert rows_of(again) == rows_of(whole)
 
 
 def test_a_store_keeps_one_search_apart_from_another(tmp_path):
@@ -501,8 +512,77 @@ def test_a_store_keeps_one_search_apart_from_another(tmp_path):
     assert gpbo.Study.load(tmp_path / "search.db", "other").trials == other.study_.trials
 
 
+class Waiting(Fussy):
+    """Says that it is being fitted, and waits until it may be."""
+
+    def __init__(self, a=0.0, folder=None):
+        self.a = a
+        self.folder = folder
+
+    def fit(self, X, y):
+        (self.folder / "begun").touch()
+        while not (self.folder / "go").exists():
+            time.sleep(0.01)
+        self.classes_ = np.unique(y)
+        return self
+
+
+def test_a_search_is_fitted_by_one_process_at_a_time(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+sys.path.insert(0, sys.argv[2])
+from test_sklearn import IRIS_X, IRIS_Y, Waiting, search_of
+search_of(Waiting(folder=folder), {"a": [0.1, 0.2, 0.3, 0.4]}, store=folder / "s.db").fit(IRIS_X, IRIS_Y)
+"""
+    search = search_of(Waiting(folder=tmp_path), {"a": [0.1, 0.2, 0.3, 0.4]}, store=tmp_path / "s.db")
+    other = subprocess.Popen([sys.executable, "-c", program, tmp_path, Path(__file__).parent])
+    try:
+        while not (tmp_path / "begun").exists():
+            assert other.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(StoreError, match=r"another process is at work on study 'default' in .*s\.db"):
+            search.fit(IRIS_X, IRIS_Y)
+        assert len(gpbo.Study.load(tmp_path / "s.db").trials) == 1
+    finally:
+        other.kill()
+        other.wait()
+    (tmp_path / "go").touch()
+    assert len(search.fit(IRIS_X, IRIS_Y).cv_results_["params"]) == 4
+
+
 def named(estimator, X, y):
     return 0.0
+
+
+def enclosing(value):
+    return lambda estimator, X, y: value
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: make_scorer(lambda y, p: float(np.mean([k == q for k, q in zip(y, p, strict=True)]))),
+        lambda: make_scorer(named, greater_is_better=False, needs=1),
+        lambda: enclosing([1.0, enclosing(2.0)]),
+        lambda: partial(enclosing(1.0), y=None),
+        lambda: StandardScaler(),
+        lambda: Fussy().fit,
+        lambda: threading.Lock(),  # of which nothing can be told but that it is one
+        lambda: type("Local", (), {}),
+        lambda: recursive(),
+    ],
+)
+def test_a_setting_is_known_again(setting):
+    assert _fingerprint(setting()) == _fingerprint(setting())
+
+
+def recursive():
+    def fact(n):
+        return n * fact(n - 1)
+
+    return fact
 
 
 def steps(value):
@@ -533,6 +613,28 @@ def steps(value):
         ),
         ({"scoring": lambda e, X, y: 1.0}, {"scoring": lambda e, X, y: 2.0}, "scoring"),
         ({"scoring": named}, {"scoring": lambda e, X, y: 0.0}, "scoring"),
+        (
+            {"scoring": make_scorer(lambda y, p: 1.0)},
+            {"scoring": make_scorer(lambda y, p: 2.0)},
+            "scoring",
+        ),
+        (
+            {"scoring": make_scorer(lambda y, p: 1.0)},
+            {"scoring": make_scorer(lambda y, p: 1.0, greater_is_better=False)},
+            "scoring",
+        ),
+        ({"scoring": enclosing(1.0)}, {"scoring": enclosing(2.0)}, "scoring"),
+        ({"scoring": lambda e, X, y, by=1: by}, {"scoring": lambda e, X, y, by=2: by}, "scoring"),
+        (
+            {"scoring": lambda e, X, y: max(k for k in [1])},
+            {"scoring": lambda e, X, y: max(-k for k in [1])},
+            "scoring",
+        ),
+        (
+            {"scoring": partial(lambda e, X, y, by: by, by=1)},
+            {"scoring": partial(lambda e, X, y, by: by, by=2)},
+            "scoring",
+        ),
         (
             {"space": {"class_weight": [{0: 1}, {0: 2}]}},
             {"param_distributions": {"class_weight": [{0: 1}, {0: 3}]}},
@@ -586,7 +688,7 @@ def test_a_complete_search_fits_a_candidate_again_that_can_be_fitted(tmp_path):
     assert whole.study_.trials[-1].config == {"a": 3.0}
     with pytest.warns(UserWarning, match="not finite"):
         again = search_of(Fussy(), **options).fit(IRIS_X, IRIS_Y)
-    assert sorted(rows_of(again)) == sorted(rows_of(whole))
+    assert rows_of(again) == rows_of(whole)
     assert again.best_params_ == {"a": 0.5}
 
 
@@ -725,3 +827,23 @@ def test_what_cannot_be_searched(given, message):
 def test_arguments_that_break_their_rule(options, error, message):
     with pytest.raises(error, match=message):
         search_of(**options).fit(IRIS_X, IRIS_Y)
+
+
+@pytest.mark.parametrize("version", ["1.8.2", "1.10.0"])
+def test_a_version_that_is_not_tested(monkeypatch, version):
+    monkeypatch.setattr(sklearn, "__version__", version)
+    spec = importlib.util.spec_from_file_location("again", gpbo.integrations.sklearn.__file__)
+    again = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "again", again)
+    with pytest.warns(
+        UserWarning, match=f"gpbo is tested with scikit-learn 1.9; this is scikit-learn {version}"
+    ):
+        spec.loader.exec_module(again)
+    search = again.GPBOSearchCV(DummyClassifier(), {"constant": [0, 1]}, n_iter=1)
+    if version == "1.8.2":
+        with pytest.raises(
+            MissingExtraError, match=r"needs scikit-learn 1.9, this is 1.8.2; pip install 'sci"
+        ):
+            search.fit(IRIS_X, IRIS_Y)
+    else:
+        assert search.fit(IRIS_X, IRIS_Y).best_score_ == pytest.approx(1 / 3)

@@ -254,6 +254,26 @@ class TestMeta:
             del meta["nothing"]
 
 
+class TestAlone:
+    def test_another_is_refused_until_the_first_is_gone(self, open_again: Opener) -> None:
+        one, two = open_again(), open_again()
+        for _ in range(2):
+            with one.alone():
+                with pytest.raises(StoreError, match=r"another .* is at work on .*, and only one may be"):
+                    two.alone().__enter__()
+                with two.asking():  # which is another lock
+                    two.add([Trial(number=len(two.trials()), config={})])
+        with two.alone():
+            assert len(one.trials()) == 2
+
+    def test_an_exception_frees_it(self, open_again: Opener) -> None:
+        one, two = open_again(), open_again()
+        with pytest.raises(ZeroDivisionError), one.alone():
+            raise ZeroDivisionError
+        with two.alone():
+            pass
+
+
 class TestAsking:
     def test_it_can_be_entered_again(self, open_again: Opener) -> None:
         store = open_again()

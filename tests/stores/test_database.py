@@ -545,6 +545,26 @@ class TestForks:
         os.close(reader)
         os.close(writer)
 
+    def test_being_alone_ends_with_the_process(self, path: Path, open_store: Callable[..., SQLStore]) -> None:
+        store = open_store()
+        reader, writer = os.pipe()
+
+        def child() -> None:
+            with SQLStore(path, "s").alone(), SQLStore(path, "other").alone():  # each study its own
+                os.write(writer, b"1")
+                signal.pause()
+
+        pid = forked(child)
+        os.read(reader, 1)
+        with pytest.raises(StoreError, match=r"another process is at work on study 's' in .*study\.db"):
+            store.alone().__enter__()
+        os.kill(pid, signal.SIGKILL)
+        assert status_of(pid) == signal.SIGKILL
+        with store.alone():
+            store.add(numbered(1))
+        os.close(reader)
+        os.close(writer)
+
 
 class TestEnd:
     def test_closing_leaves_one_file_and_its_lock(self, path: Path) -> None:
