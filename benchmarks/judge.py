@@ -133,7 +133,7 @@ def _gradient(problem: Problem, at: Point) -> Tensor:  # (p,)
     """The gradient alone, without the curvature that gpbo's own fit uses."""
     Z, alpha, d = at.Z[0], at.alpha[0], problem.d
     excess, outputscale = at.theta[0, d].exp(), at.theta[0, d + 1].exp()
-    P = torch.cholesky_inverse(at.L[0])
+    P = at.R[0].mT @ at.R[0]
     W = P - torch.outer(alpha, alpha)
     M = W * matern_and_slope(squared_distances(Z, Z), problem.nu)[1] * outputscale
     by_feature = (Z.square() * M.sum(-1, keepdim=True)).sum(0) - (Z * (M @ Z)).sum(0)

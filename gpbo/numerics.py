@@ -20,7 +20,8 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _SQRT_HALF_PI = math.sqrt(0.5 * math.pi)
 _TAIL = -60.0  # below it the asymptotic series of 1 - t R(t) is exact to 1e-13
 _JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)  # times the mean of the diagonal
-_HALVED = 128  # rows; larger triangular factors are inverted by halves
+_ROWS_ON_CPU = 96  # of the blocks by which a triangular matrix is inverted, or multiplied by itself
+_ROWS_ON_CUDA = 512
 _BLOCK_ON_CPU = 256  # rows of a triangular matrix at a time: of a thousand columns they fit in a core's cache
 _BLOCK_ON_CUDA = 2048
 _SMALL = 400  # rows; below it more threads gain little, and the trials need them
@@ -96,38 +97,34 @@ def solve_upper(L: Tensor, B: Tensor) -> Tensor:  # (n, n), (n, p) -> (n, p)
     return A
 
 
-def inverse_factor(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
-    """R = inv(L) for a lower triangular L; large ones by halves, most of it matrix products."""
-    n = L.shape[-1]
-    if n <= _HALVED:
-        eye = torch.eye(n, dtype=L.dtype, device=L.device)
+def inverse_factor(L: Tensor, *, consume: bool = False) -> Tensor:  # (..., n, n) -> (..., n, n)
+    """R = inv(L) for a lower triangular L; with `consume` it may take the memory of L.
+
+    Row by row of blocks, R_ij = -R_ii sum_k L_ik R_kj, which are products of what is not zero.
+    """
+    n, size = L.shape[-1], _ROWS_ON_CUDA if L.is_cuda else _ROWS_ON_CPU
+    eye = torch.eye(min(n, size), dtype=L.dtype, device=L.device)
+    if n <= size:
         return torch.linalg.solve_triangular(L, eye, upper=False)
-    k = n // 2
-    R = torch.zeros_like(L)
-    R[..., :k, :k] = inverse_factor(L[..., :k, :k])
-    R[..., k:, k:] = inverse_factor(L[..., k:, k:])
-    R[..., k:, :k] = -R[..., k:, k:] @ (L[..., k:, :k] @ R[..., :k, :k])
+    R = L if consume else L.clone()
+    for i in range(0, n, size):
+        j = min(i + size, n)
+        diagonal = torch.linalg.solve_triangular(L[..., i:j, i:j], eye[: j - i, : j - i], upper=False)
+        left = (diagonal @ L[..., i:j, :i]).neg_()
+        for k in range(0, i, size):
+            R[..., i:j, k : k + size] = left[..., k:] @ R[..., k:i, k : k + size]
+        R[..., i:j, i:j] = diagonal
     return R
 
 
-def inverse_of_product(L: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
-    """inv(L L^T) of a lower triangular L; on CUDA, where torch solves for the identity, by way of inv(L)."""
-    return _gram(inverse_factor(L)) if L.is_cuda else torch.cholesky_inverse(L)
-
-
-def _gram(R: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
-    """R^T R for a lower triangular R; large ones by halves, a third of a whole product's work."""
-    n = R.shape[-1]
-    if n <= _HALVED:
-        return R.mT @ R
-    k = n // 2
-    low = R[..., k:, :]
-    P = torch.empty_like(R)
-    P[..., :k, :k] = _gram(R[..., :k, :k])
-    P[..., :k, :k] += low[..., :k].mT @ low[..., :k]
-    P[..., :k, k:] = low[..., :k].mT @ low[..., k:]
-    P[..., k:, :k] = P[..., :k, k:].mT
-    P[..., k:, k:] = _gram(low[..., k:])
+def gram(R: Tensor) -> Tensor:  # (..., n, n) -> (..., n, n)
+    """R^T R for a lower triangular R, by products of what is not zero: a third of a whole product's work."""
+    n, size = R.shape[-1], _ROWS_ON_CUDA if R.is_cuda else _ROWS_ON_CPU
+    P = torch.empty_like(R, memory_format=torch.contiguous_format)
+    for i in range(0, n, size):
+        j = min(i + size, n)
+        P[..., i:j, :j] = R[..., i:, i:j].mT @ R[..., i:, :j]
+        P[..., :i, i:j] = P[..., i:j, :i].mT
     return P
 
 
@@ -165,7 +162,7 @@ def next_rows(R: Tensor, K21: Tensor, K22: Tensor) -> Tensor:  # -> (p, n + p)
     """
     A, solution = whiten_and_solve(R, K21)
     S, _ = cholesky(K22 - A @ A.mT)
-    S_inv = inverse_factor(S)
+    S_inv = torch.linalg.solve_triangular(S, torch.eye(len(S), dtype=S.dtype, device=S.device), upper=False)
     return torch.cat([-S_inv @ solution, S_inv], dim=-1)
 
 

@@ -89,11 +89,14 @@ class PrunerSection(Section):
     min_resource: PositiveFloat = 1.0
     max_resource: PositiveFloat | None = None
     reduction_factor: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 3.0
+    rounds: PositiveInt | None = 1
 
     @model_validator(mode="after")
-    def _resources(self) -> Self:
+    def _consistent(self) -> Self:
         if self.max_resource is not None and self.max_resource <= self.min_resource:
             raise ValueError("`max_resource` must be above `min_resource`")
+        if "rounds" in self.model_fields_set and self.type != "hyperband":
+            raise ValueError(f"`rounds` is an option of type 'hyperband', not of {self.type!r}")
         return self
 
     def scheduler(self) -> Scheduler | None:
@@ -103,8 +106,9 @@ class PrunerSection(Section):
         low, high = _plain(self.min_resource), _plain(self.max_resource)
         if self.type == "median":
             return gpbo.MedianStopping(high, low)
-        kind = gpbo.ASHA if self.type == "asha" else gpbo.Hyperband
-        return kind(low, high, self.reduction_factor)
+        if self.type == "asha":
+            return gpbo.ASHA(low, high, self.reduction_factor)
+        return gpbo.Hyperband(low, high, self.reduction_factor, rounds=self.rounds)
 
 
 class ResourcesSection(Section):

@@ -31,20 +31,22 @@ def matern(r2: Tensor, nu: float) -> Tensor:
     return k
 
 
-def matern_and_slope(r2: Tensor, nu: float) -> tuple[Tensor, Tensor]:
-    """k and G for squared distances r2 >= 0."""
-    k, G = _in_blocks(lambda block: _value_and_slope(block, nu), r2, 2)
+def matern_and_slope(r2: Tensor, nu: float, *, consume: bool = False) -> tuple[Tensor, Tensor]:
+    """k and G for squared distances r2 >= 0; with `consume` k may take the memory of r2."""
+    k, G = _in_blocks(lambda block: _value_and_slope(block, nu), r2, 2, consume)
     return k, G
 
 
 def _in_blocks(
-    function: Callable[[Tensor], Sequence[Tensor]], r2: Tensor, n_results: int
+    function: Callable[[Tensor], Sequence[Tensor]], r2: Tensor, n_results: int, consume: bool = False
 ) -> Sequence[Tensor]:
     """What the function makes of every element; block by block on a processor, where memory is the limit."""
     if r2.is_cuda or r2.numel() <= _BLOCK:
         return function(r2)
-    results = [torch.empty_like(r2, memory_format=torch.contiguous_format) for _ in range(n_results)]
-    blocks = [whole.view(-1).split(_BLOCK) for whole in (r2.contiguous(), *results)]
+    r2 = r2.contiguous()
+    results = [torch.empty_like(r2) for _ in range(n_results - consume)]
+    results = [r2, *results] if consume else results
+    blocks = [whole.view(-1).split(_BLOCK) for whole in (r2, *results)]
     for block, *parts in zip(*blocks, strict=True):
         for part, value in zip(parts, function(block), strict=True):
             part.copy_(value)

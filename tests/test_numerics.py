@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from gpbo.errors import NumericsError
 from gpbo.kernels import matern, squared_distances
 from gpbo.numerics import (
-    _gram,
     cholesky,
     cholesky_in_place,
     few_threads,
+    gram,
     inverse_factor,
-    inverse_of_product,
     log_h,
     log_ndtr_slope,
     next_rows,
@@ -176,20 +175,18 @@ def test_an_indefinite_matrix_is_refused_in_place(device, monkeypatch, row, valu
         cholesky_in_place(K)
 
 
-@pytest.mark.parametrize("n", [1, 40, 300])
-def test_the_inverse_of_a_product_is_that_of_torch(device, n):
-    L = torch.linalg.cholesky(torch.stack([matrix(n, noise=0.1), matrix(n, seed=1, noise=0.1)]).to(device))
-    expected = torch.linalg.inv(L @ L.mT)
-    assert torch.allclose(inverse_of_product(L), expected, rtol=1e-9, atol=1e-9)
-    assert torch.allclose(_gram(inverse_factor(L)), expected, rtol=1e-9, atol=1e-9)  # the way of CUDA
-
-
-def test_the_inverse_factor_inverts_the_factor(device):
-    K = matrix(40).to(device)
-    R = inverse_factor(cholesky(K)[0])
-    eye = torch.eye(40, dtype=K.dtype, device=device)
+@pytest.mark.parametrize("n", [1, 40, 96, 97, 300])
+@pytest.mark.parametrize("consume", [False, True])
+def test_the_inverse_factor_and_its_gram_matrix_are_those_of_torch(device, n, consume):
+    K = torch.stack([matrix(n, noise=0.1), matrix(n, seed=1, noise=0.1)]).to(device)
+    L = torch.linalg.cholesky(K)
+    before = L.clone()
+    R = inverse_factor(L, consume=consume)
+    assert consume or torch.equal(L, before)
     assert torch.equal(R, R.tril())
-    assert torch.allclose(R @ K @ R.mT, eye, atol=1e-10)
+    assert torch.allclose(R, torch.linalg.inv(before), rtol=1e-9, atol=1e-9)
+    P = gram(R)
+    assert torch.allclose(P, torch.linalg.inv(K), rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=30)

@@ -140,6 +140,7 @@ def test_what_cannot_be_expressed_is_refused_with_its_line(tmp_path, old, new, m
         ),
         ("max_iter: 27, s: 2", "min_iter: 3", r":16: command: \${budget} needs `early_terminate` with"),
         ("s: 2", "s: 0.5", r":15: early_terminate\.s: must be a valid integer"),
+        ("s: 2", "s: 2, rounds: 2", r":15: early_terminate: 'rounds' is not a known key"),
         ("${budget}", "${budge}", None),  # W&B passes on what is no macro of its own
         ("  c: {value: 10}", "  budget: {value: 10}", r".*'budget' is how far to train; give the parameter"),
     ],

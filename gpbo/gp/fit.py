@@ -16,7 +16,6 @@ from torch import Tensor
 from gpbo.errors import NumericsError
 from gpbo.gp.hypers import Hypers, from_theta, prior
 from gpbo.gp.likelihood import Point, Problem, derivatives, evaluate, make_problem
-from gpbo.numerics import inverse_factor
 
 TOLERANCE = 4e-3  # nats that a full Newton step still promises
 SKIP = 1e-2  # nats; promises below it leave a warm start as it is
@@ -109,7 +108,7 @@ def fit(
         tuple(variant[kept].tolist()),
         k * b + steps,
         warm is not None and steps == 0,
-        inverse_factor(at.L[kept[0]]),
+        at.R[kept[0]],
     )
 
 

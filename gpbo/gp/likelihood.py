@@ -32,7 +32,7 @@ from torch import Tensor
 
 from gpbo.gp.hypers import MEAN_VAR, NOISE_FLOOR, prior
 from gpbo.kernels import matern_and_slope, squared_distances
-from gpbo.numerics import inverse_of_product
+from gpbo.numerics import gram, inverse_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Point:
     value: Tensor  # (b,), inf where C is not positive definite
     Z: Tensor  # (b, n, F)
     G: Tensor  # (b, n, n), without the outputscale
-    L: Tensor  # (b, n, n)
+    R: Tensor  # (b, n, n), the inverse of L
     alpha: Tensor  # (b, n)
 
     def take(self, rows: Tensor) -> Point:
@@ -112,46 +112,49 @@ def evaluate(problem: Problem, theta: Tensor) -> Point:  # (b, p)
     noise_var, outputscale = theta[:, d].exp() + NOISE_FLOOR, theta[:, d + 1].exp()
     r2 = squared_distances(Z, Z)
     r2.diagonal(dim1=-2, dim2=-1).zero_()
-    C, G = matern_and_slope(r2, problem.nu)
+    C, G = matern_and_slope(r2, problem.nu, consume=True)
     C.mul_(outputscale[:, None, None]).add_(MEAN_VAR)
     C.diagonal(dim1=-2, dim2=-1).add_(noise_var[:, None])
-    L, info = torch.linalg.cholesky_ex(C)
-    y = problem.y.expand(len(theta), n)
-    alpha = torch.cholesky_solve(y.unsqueeze(-1), L).squeeze(-1)
+    L = C.mT  # the same, and by columns, so that it is factorised in its place
+    info = torch.empty(len(theta), dtype=torch.int32, device=theta.device)
+    torch.linalg.cholesky_ex(L, out=(L, info))
+    R = inverse_factor(L, consume=True)
+    white = R @ problem.y.expand(len(theta), n).unsqueeze(-1)
+    alpha = (R.mT @ white).squeeze(-1)
     value = (
-        0.5 * (y * alpha).sum(-1)
-        + L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        0.5 * white.square().sum((-2, -1))
+        - R.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         + 0.5 * n * math.log(2 * math.pi)
         + 0.5 * ((theta - problem.centre).square() * problem.precision).sum(-1)
     )
     value = torch.where((info == 0) & value.isfinite(), value, math.inf)
-    return Point(theta, value, Z, G, L, alpha)
+    return Point(theta, value, Z, G, R, alpha)
 
 
 def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p), (b, p, p)
     """The gradient; and the average information and the prior's, which stand for the Hessian."""
-    d, Z, alpha = problem.d, at.Z, at.alpha
+    d, alpha = problem.d, at.alpha
+    Z = at.Z.mT.contiguous()  # few rows times n x n are up to twice as fast as few columns
     excess = at.theta[:, d].exp()  # of the noise above its floor
     noise_var, outputscale = excess + NOISE_FLOOR, at.theta[:, d + 1].exp()
-    G = at.G * outputscale[:, None, None]
-    P = inverse_of_product(at.L)
+    P = gram(at.R)
     noise = P.diagonal(dim1=-2, dim2=-1).sum(-1) - alpha.square().sum(-1)  # tr W
     constant = MEAN_VAR * (P.sum((-2, -1)) - alpha.sum(-1).square())  # 1^T W 1
     by_noise = 0.5 * excess * noise
     by_scale = 0.5 * (problem.n - noise_var * noise - constant - (problem.y * alpha).sum(-1))
     U = torch.cat(
         [
-            _lengthscales_times_alpha(problem, at, G),
-            (excess[:, None] * alpha).unsqueeze(-1),
-            (problem.y - noise_var[:, None] * alpha - MEAN_VAR * alpha.sum(-1, keepdim=True)).unsqueeze(-1),
+            _lengthscales_times_alpha(problem, Z, at) * outputscale[:, None, None],
+            (excess[:, None] * alpha).unsqueeze(-2),
+            (problem.y - noise_var[:, None] * alpha - MEAN_VAR * alpha.sum(-1, keepdim=True)).unsqueeze(-2),
         ],
-        dim=-1,
+        dim=-2,
     )
-    A = 0.5 * (U.mT @ (P @ U))
+    A = 0.5 * (U @ P @ U.mT)
     W = P.baddbmm_(alpha.unsqueeze(-1), alpha.unsqueeze(-2), alpha=-1.0)
-    M = G.mul_(W)
-    by_feature = (Z.square() * M.sum(-1, keepdim=True)).sum(-2) - (Z * (M @ Z)).sum(-2)
-    by_length = _by_group(problem, by_feature)
+    M = W.mul_(at.G)  # without the outputscale
+    by_feature = (Z.square() @ M.sum(-1, keepdim=True)).squeeze(-1) - (Z * (Z @ M)).sum(-1)
+    by_length = _by_group(problem, by_feature.unsqueeze(-1)).squeeze(-1) * outputscale[:, None]
     A[:, :d, d + 1] += 0.5 * by_length
     A[:, d + 1, :d] += 0.5 * by_length
     second = torch.cat([-by_length, 0.5 * by_noise[:, None], 0.5 * by_scale[:, None]], -1)
@@ -160,16 +163,15 @@ def derivatives(problem: Problem, at: Point) -> tuple[Tensor, Tensor]:  # (b, p)
     return likelihood + (at.theta - problem.centre) * problem.precision, A
 
 
-def _lengthscales_times_alpha(problem: Problem, at: Point, G: Tensor) -> Tensor:  # (b, n, d)
-    """K_i alpha for the lengthscales, by one product with G: K_f alpha = (G o D_f) alpha."""
-    Z, alpha = at.Z, at.alpha.unsqueeze(-1)
-    Z2, F = Z.square(), Z.shape[-1]
-    product = G @ torch.cat([alpha, Z * alpha, Z2 * alpha], dim=-1)
-    by_feature = Z2 * product[..., :1] - 2.0 * Z * product[..., 1 : F + 1] + product[..., F + 1 :]
+def _lengthscales_times_alpha(problem: Problem, Z: Tensor, at: Point) -> Tensor:  # (b, F, n) -> (b, d, n)
+    """K_i alpha for the lengthscales over the outputscale, by one product: K_f alpha = (G o D_f) alpha."""
+    alpha, Z2, F = at.alpha.unsqueeze(-2), Z.square(), Z.shape[-2]
+    product = torch.cat([alpha, Z * alpha, Z2 * alpha], dim=-2) @ at.G
+    by_feature = Z2 * product[:, :1] - 2.0 * Z * product[:, 1 : F + 1] + product[:, F + 1 :]
     return _by_group(problem, by_feature)
 
 
-def _by_group(problem: Problem, by_feature: Tensor) -> Tensor:  # (..., F) -> (..., d)
+def _by_group(problem: Problem, by_feature: Tensor) -> Tensor:  # (b, F, m) -> (b, d, m)
     """Sums over the features that share a lengthscale."""
-    out = by_feature.new_zeros(*by_feature.shape[:-1], problem.d)
-    return out.index_add_(-1, problem.groups, by_feature)
+    b, _, m = by_feature.shape
+    return by_feature.new_zeros(b, problem.d, m).index_add_(1, problem.groups, by_feature)

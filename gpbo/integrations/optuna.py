@@ -192,10 +192,10 @@ class GPBOPruner(BasePruner):
     left alone up to the next rung. A report that is not finite prunes, and the trial ranks last.
 
     Args:
-        min_budget: The lowest rung.
-        max_budget: The highest rung, from which no trial is pruned.
+        min_budget: The lowest rung; 1 by default.
+        max_budget: The highest rung, from which no trial is pruned; 27 by default.
         reduction_factor: How many trials at a rung there are for each that goes on.
-        budgets: The rungs themselves, in place of `min_budget` and `max_budget`.
+        budgets: The rungs themselves; `min_budget` and `max_budget` are then the first and the last of them.
         audit: How many of the trials that go on, as a share up to 1/2, are ones that would be pruned.
 
     Raises:
@@ -204,8 +204,8 @@ class GPBOPruner(BasePruner):
 
     def __init__(
         self,
-        min_budget: int = 1,
-        max_budget: int = 27,
+        min_budget: int | None = None,
+        max_budget: int | None = None,
         reduction_factor: float = 3,
         *,
         budgets: Sequence[int] | None = None,

@@ -42,10 +42,10 @@ class ASHA:
     """Asynchronous successive halving over rungs of rising budget.
 
     Args:
-        min_budget: The least that a trial is given.
-        max_budget: The full budget, at which a trial is complete.
+        min_budget: The least that a trial is given; 1 by default.
+        max_budget: The full budget, at which a trial is complete; 27 by default.
         reduction_factor: How many trials at a rung there are for each that goes on.
-        budgets: The rungs themselves, in place of `min_budget` and `max_budget`.
+        budgets: The rungs themselves; `min_budget` and `max_budget` are then the first and the last of them.
         stopping: Whether trials run on and are stopped, rather than pause and are resumed.
         delay: Whether to promote only while at most 1 / reduction_factor of a rung's trials have been
             (delayed promotion, Li et al. 2022); None does so from 8 workers up.
@@ -59,8 +59,8 @@ class ASHA:
         SettingError: if an argument breaks its rule.
     """
 
-    min_budget: float = 1
-    max_budget: float = 27
+    min_budget: float | None = None
+    max_budget: float | None = None
     reduction_factor: float = 3
     budgets: Sequence[float] | None = field(default=None, kw_only=True)
     stopping: bool = field(default=False, kw_only=True)
@@ -78,12 +78,21 @@ class ASHA:
             raise SettingError(f"`delay` must be True, False or None, got {self.delay!r}.")
         finite("audit", self.audit, low=0, high=0.5)
         if self.budgets is None:
-            rungs = rung_budgets(self.min_budget, self.max_budget, self.reduction_factor)
+            low = 1 if self.min_budget is None else self.min_budget
+            high = 27 if self.max_budget is None else self.max_budget
+            rungs = rung_budgets(low, high, self.reduction_factor)
         else:
             rungs = check_budgets(self.budgets)
+            low, high = rungs[0], rungs[-1]
+            for name, given, end in (("min", self.min_budget, low), ("max", self.max_budget, high)):
+                if given not in (None, end):
+                    raise SettingError(
+                        f"`{name}_budget` must be left out or agree with `budgets`, "
+                        f"got {given!r} and {list(rungs)}."
+                    )
             object.__setattr__(self, "budgets", rungs)
-            object.__setattr__(self, "min_budget", rungs[0])
-            object.__setattr__(self, "max_budget", rungs[-1])
+        object.__setattr__(self, "min_budget", low)
+        object.__setattr__(self, "max_budget", high)
         object.__setattr__(self, "rungs", rungs)
         object.__setattr__(self, "_eta", check_reduction_factor(self.reduction_factor))
         object.__setattr__(self, "_index", {budget: k for k, budget in enumerate(rungs)})

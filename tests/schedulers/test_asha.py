@@ -32,6 +32,8 @@ def test_rungs():
     assert ASHA().rungs == (1, 3, 9, 27)
     assert ASHA(budgets=[2, 5, 20]).rungs == (2, 5, 20)
     assert (ASHA(budgets=[2, 5, 20]).min_budget, ASHA(budgets=[2, 5, 20]).max_budget) == (2, 20)
+    assert (ASHA().min_budget, ASHA().max_budget) == (1, 27)
+    assert replace(ASHA(budgets=[2, 5, 20]), delay=True) == ASHA(2, 20, budgets=[2, 5, 20], delay=True)
     assert ASHA(1, 9) == ASHA(1, 9)
     assert ASHA(1, 9) != ASHA(1, 9, stopping=True)
 
@@ -196,6 +198,14 @@ def test_stopping_spends_less_than_running_to_the_end(simulation):
             "`reduction_factor` must be a finite number >= 2, got 1",
         ),
         ({"budgets": [3, 1]}, "`budgets` must be one or more rising numbers"),
+        (
+            {"min_budget": 1, "max_budget": 9, "budgets": [2, 6, 18]},
+            r"`min_budget` must be left out or agree with `budgets`, got 1 and \[2, 6, 18\]",
+        ),
+        (
+            {"max_budget": 27, "budgets": [1, 9]},
+            "`max_budget` must be left out or agree with `budgets`, got 27",
+        ),
         ({"stopping": 1}, "`stopping` must be True or False, got 1"),
         ({"delay": "yes"}, "`delay` must be True, False or None, got 'yes'"),
     ],
