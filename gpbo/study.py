@@ -482,7 +482,7 @@ class Study:
         """
         if len(self.directions) > 1:
             raise SettingError("`best` needs one objective; this study has several, use `pareto_front`.")
-        complete = self._comparable()
+        complete = comparable(self._store.trials(), self.outcome_constraints)
         if not complete:
             raise NoResultError(why_none_is_best(self.name, self.trials, self.outcome_constraints))
         return min(complete, key=lambda t: t.observations[-1].losses(self._maximize))
@@ -494,7 +494,7 @@ class Study:
         One trial beats another when it is better in one objective and worse in none, so trials with equal
         values are all in. With budgets, only trials observed at the largest budget seen are compared.
         """
-        return pareto_front(self._comparable(), self._maximize)
+        return pareto_front(comparable(self._store.trials(), self.outcome_constraints), self._maximize)
 
     def diagnose(self) -> Diagnosis:
         """How well results at low budgets foretell those at the full one, and what to change; print it.
@@ -762,9 +762,6 @@ class Study:
     def _read(self, value: Any, outcomes: Any) -> tuple[tuple[float, ...], dict[str, float]]:
         """What was told, as numbers."""
         return to_values(value, len(self.directions)), to_outcomes(outcomes, self.outcome_names)
-
-    def _comparable(self) -> list[Trial]:
-        return comparable(self._store.trials(), self.outcome_constraints)
 
     def _remember(self, seed: int) -> int:
         """Write down what this study is, or check it against what is written; the seed to use."""
