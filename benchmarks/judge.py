@@ -43,7 +43,7 @@ _NOISY = 1e-2  # noise variance above which gpbo improves on a posterior mean
 _DOUBTED_UNTIL = (
     256  # rows; up to here a suggestion marked `explore` goes by lengthscales nearer to their prior
 )
-_BEST = 5  # rows with the largest values, on whose means such a one improves
+_BEST = 5  # rows with the largest values, on whose means such a one also improves
 _EXPLORE_BETA = 9.0  # of one with more rows
 
 
@@ -203,7 +203,8 @@ class Judge:
         hypers = self.hypers.halfway_to_prior() if doubted else self.hypers
         gp = make_gp(self.cube, self.X, self.z, hypers)
         tops = self.X[self.z.topk(min(_BEST, len(self.z))).indices]
-        best_f = float(gp.marginal(tops)[0].max()) if doubted else self._best_f(gp)
+        best_f = self._best_f(make_gp(self.cube, self.X, self.z, self.hypers))
+        best_f = max(best_f, float(gp.marginal(tops)[0].max())) if doubted else best_f
         best = self._search(ucb(gp, _EXPLORE_BETA) if by_bound else log_ei(gp, best_f), x)
         model = make_model(self.X, self.z, hypers).eval()
         acquisition = (

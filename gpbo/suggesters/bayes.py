@@ -261,7 +261,8 @@ class GPSuggester:
         for k in range(n):
             acquisition = self._acquisition(gp, best_f, derive(seed, number, "fantasies"))
             taken, stream = torch.cat([seen, found]), derive(seed, number, "acquisition", k)
-            chosen_by = _in_doubt(gp, torch.cat([top, data.pending])) if explore else acquisition
+            best = torch.cat([top, data.pending])
+            chosen_by = _in_doubt(gp, best_f, best) if explore else acquisition
             x = look(chosen_by, seen=taken, seed=stream)
             if x is None:
                 break
@@ -369,8 +370,8 @@ def _scalarise(Y: Tensor, seed: int) -> Tensor:  # (n, m) -> (n,)
     return torch.where(Y.isfinite().all(-1), gap.amin(-1) + 0.05 * gap.sum(-1), math.nan)
 
 
-def _in_doubt(gp: GP, best: Tensor) -> Analytic:  # (b, d)
-    """What to maximise where the process expects nothing more than is known of the `best` points.
+def _in_doubt(gp: GP, best_f: float, best: Tensor) -> Analytic:  # (b, d)
+    """What to maximise where the process expects nothing better than `best_f`, seen at the `best` points.
 
     Lengthscales that are too long say that a column is of no use, and too short ones that only the levels of
     the best points are; either way nothing is expected elsewhere, and no trial there would tell otherwise.
@@ -378,7 +379,7 @@ def _in_doubt(gp: GP, best: Tensor) -> Analytic:  # (b, d)
     if gp.n > _DOUBTED_UNTIL:
         return ucb(gp, _EXPLORE_BETA)
     doubting = gp.with_hypers(gp.hypers.halfway_to_prior())
-    return log_ei(doubting, float(doubting.marginal(best)[0].max()))
+    return log_ei(doubting, max(best_f, float(doubting.marginal(best)[0].max())))
 
 
 def _at_milestone(n: int) -> bool:

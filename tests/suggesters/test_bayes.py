@@ -502,7 +502,7 @@ def test_exploring_doubts_the_lengthscales_and_goes_by_a_bound_when_there_are_ma
     hypers = Hypers.from_dict(suggestion.info["hypers"], torch.device("cpu"))
     z = warp_values(y, STRENGTHS[suggestion.info["warp"]]).z
     doubting = make_gp(cube, X, z, hypers.halfway_to_prior())
-    best = float(doubting.marginal(X[y.topk(5).indices])[0].max())
+    best = max(float(z.max()), float(doubting.marginal(X[y.topk(5).indices])[0].max()))
     by_doubt, by_bound = log_ei(doubting, best), ucb(make_gp(cube, X, z, hypers), 9.0)
     expected, other = (by_doubt, by_bound) if until else (by_bound, by_doubt)
     everywhere = torch.cartesian_prod(*[torch.linspace(0, 1, 201, dtype=torch.float64)] * 2)
