@@ -95,7 +95,8 @@ class GPSuggester:
         batch: How the points of one ``study.ask(n)`` are chosen: "greedy" (one after another, each accounting
             for those before), "joint" (optimised together; log_ei and ucb), "thompson" (each the best point
             of another draw from the posterior), "ucb_pe" (the first by an upper confidence bound, the rest
-            where the process knows least), or "auto": greedy up to 128 points, thompson beyond.
+            where the process knows least), or "auto": greedy up to 128 points, thompson beyond. A single
+            point is one of the acquisition, unless "thompson" makes it one of a draw.
 
     Raises:
         SettingError: if an argument breaks its rule.
@@ -165,7 +166,7 @@ class GPSuggester:
         gp = with_pending(gp, pending, self.pending)
         best_f = self._expected_best(gp, best_f, pending)
         batch = self.batch if self.batch != "auto" else "greedy" if n <= _GREEDY else "thompson"
-        if batch in ("thompson", "ucb_pe") and n > 1:
+        if batch == "thompson" or (batch == "ucb_pe" and n > 1):
             choose = thompson_batch if batch == "thompson" else ucb_pe_batch
             stream = derive(seed, data.number, batch)
             found = choose(gp, cube, n, incumbents=top, seen=data.seen, seed=stream)

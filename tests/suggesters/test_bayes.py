@@ -361,6 +361,21 @@ def test_pending_points_are_kept_away_from():
     assert torch.pdist(pending).min() > 1e-2
 
 
+def test_a_single_point_of_thompson_is_from_a_draw():
+    cube, X = Cube.continuous(2), draws(6, 2, seed=0)
+    spread = {}
+    for batch in ("auto", "thompson"):
+        found = [
+            GPSuggester(batch=batch).suggest(dataset(X, surface(X), number=number), cube, 1, 0)
+            for number in range(6, 12)
+        ]
+        for suggestion in found:
+            check(suggestion, cube, dataset(X, surface(X)))
+        spread[batch] = torch.cat([suggestion.X for suggestion in found]).std(0).mean()
+    assert spread["thompson"] > 0.03
+    assert spread["thompson"] > 3 * spread["auto"]
+
+
 @pytest.mark.parametrize("m", [2, 3])
 def test_several_objectives_get_a_mix_that_changes_with_the_trial(m):
     cube, X = Cube.continuous(2), draws(15, 2, seed=0)
