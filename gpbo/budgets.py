@@ -24,6 +24,7 @@ from gpbo.errors import GpboError, ResultError, SettingError, StoreError, TrialS
 from gpbo.executors.base import Outcome
 from gpbo.executors.interrupts import Interrupts
 from gpbo.job import Report, Restart
+from gpbo.standing import comparable
 from gpbo.trial import State, Trial
 
 if TYPE_CHECKING:
@@ -119,7 +120,10 @@ class Budgets:
             return
         study = self.study
         with study._store.asking():  # nobody resumes a trial meanwhile
-            ranked = sorted(study._comparable(), key=lambda t: t.observations[-1].losses(study._maximize))
+            ranked = sorted(
+                comparable(study.trials, study.outcome_constraints),
+                key=lambda t: t.observations[-1].losses(study._maximize),
+            )
             pinned = {trial.number for trial in ranked[: self.shelf.settings.keep_best]}
             aside = self.shelf.set_aside(study.trials, {*pinned, *running}, study._maximize[0])
         delete(aside)

@@ -213,12 +213,13 @@ def status(place: Place = None, name: Name = None, as_json: Json = False) -> Non
 def best(place: Place = None, name: Name = None, as_json: Json = False) -> None:
     """The best config of a study; of several objectives, the Pareto front."""
     from gpbo.errors import NoResultError
+    from gpbo.standing import why_none_is_best
 
     store, only = _where(place, name)
     study = _snapshot(store, _only(store, _names(store, only)))
     found = _best(study)
     if not found:
-        raise NoResultError(study._without_best())
+        raise NoResultError(why_none_is_best(study.name, study.trials, study.outcome_constraints))
     if as_json:
         _print_json(found[0] if len(study.directions) == 1 else found)
     else:
@@ -373,6 +374,7 @@ def _snapshot(store: str, name: str) -> Study:
 
 def _summary(study: Study) -> dict[str, Any]:
     """What `status` tells about a study, as JSON values."""
+    from gpbo.standing import how_often_met
     from gpbo.trial import State
 
     trials = study.trials
@@ -383,7 +385,7 @@ def _summary(study: Study) -> dict[str, Any]:
         "directions": list(study.directions),
         "n_trials": len(trials),
         "states": {str(state): sum(trial.state is state for trial in trials) for state in State},
-        "outcome_constraints": study._met(),
+        "outcome_constraints": how_often_met(trials, study.outcome_constraints),
         "best": _best(study),
         "pending": [
             {"number": trial.number, "config": dict(trial.config)}

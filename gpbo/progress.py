@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, final
 
 from gpbo.errors import NoResultError
+from gpbo.standing import comparable
 from gpbo.trial import State, Trial
 
 if TYPE_CHECKING:
@@ -153,4 +154,6 @@ def _best(study: Study) -> str:
         best = f"best {study.best.value:.6g}"
     except NoResultError:
         return "none trained in full yet" if has_budgets else "no value yet"
-    return f"{best} of {len(study._comparable())} trained in full" if has_budgets else best
+    if not has_budgets:
+        return best
+    return f"{best} of {len(comparable(study.trials, study.outcome_constraints))} trained in full"

@@ -33,6 +33,7 @@ from gpbo.executors.local import InlineExecutor, ProcessExecutor
 from gpbo.executors.owner import RELEASED, is_gone, ownership
 from gpbo.job import Run, check_signature, name_of, unfit_signature
 from gpbo.progress import Progress
+from gpbo.standing import comparable
 from gpbo.trial import Observation, State, Trial
 
 if TYPE_CHECKING:
@@ -308,11 +309,11 @@ def _reaches(study: Study, target: float) -> bool:
 
 def _stale(study: Study) -> int:
     """How many of the study's own trials have finished since the best value was last improved."""
-    comparable = {trial.number for trial in study._comparable()}
+    judged = {trial.number for trial in comparable(study.trials, study.outcome_constraints)}
     finished = [trial for trial in study.trials if trial.state.is_final]
     best, stale = math.inf, 0
     for trial in sorted(finished, key=lambda t: (t.finished or 0.0, t.number)):
-        is_judged = trial.number in comparable
+        is_judged = trial.number in judged
         loss = trial.observations[-1].losses(study._maximize)[0] if is_judged else math.inf
         if loss < best:
             best, stale = loss, 0

@@ -7,7 +7,6 @@ with the decisions it would have made.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import traceback
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gpbo.amendment import amended, retracted
 from gpbo.checks import as_whole, device_name, finite, whole
+from gpbo.definition import check_same, define
 from gpbo.errors import (
     ConfigError,
     NoResultError,
@@ -25,17 +25,17 @@ from gpbo.errors import (
     SettingError,
     SpaceError,
     StoreError,
-    StudyMismatchError,
     TrialStateError,
     UnknownTrialError,
     did_you_mean,
 )
 from gpbo.markup import paragraph, table
-from gpbo.outcomes import OutcomeConstraint, are_met, parse_outcome_constraints
+from gpbo.outcomes import OutcomeConstraint, parse_outcome_constraints
 from gpbo.results import not_finite, to_outcomes, to_values
 from gpbo.schedulers.base import Minimised, RunToEnd, Scheduler, closing
 from gpbo.schedulers.rungs import is_reported, report_budget
 from gpbo.space import Config, SearchSpace, is_nothing
+from gpbo.standing import comparable, pareto_front, why_none_is_best
 from gpbo.stores.base import Store
 from gpbo.stores.open import open_store
 from gpbo.trial import Observation, Resume, Start, State, Trial
@@ -482,9 +482,9 @@ class Study:
         """
         if len(self.directions) > 1:
             raise SettingError("`best` needs one objective; this study has several, use `pareto_front`.")
-        complete = self._comparable()
+        complete = comparable(self._store.trials(), self.outcome_constraints)
         if not complete:
-            raise NoResultError(self._without_best())
+            raise NoResultError(why_none_is_best(self.name, self.trials, self.outcome_constraints))
         return min(complete, key=lambda t: t.observations[-1].losses(self._maximize))
 
     @property
@@ -494,13 +494,7 @@ class Study:
         One trial beats another when it is better in one objective and worse in none, so trials with equal
         values are all in. With budgets, only trials observed at the largest budget seen are compared.
         """
-        complete = self._comparable()
-        losses = [t.observations[-1].losses(self._maximize) for t in complete]
-        front: set[tuple[float, ...]] = set()
-        for loss in sorted(set(losses)):  # whatever beats one comes before it
-            if not any(all(a <= b for a, b in zip(other, loss, strict=True)) for other in front):
-                front.add(loss)
-        return [t for t, loss in zip(complete, losses, strict=True) if loss in front]
+        return pareto_front(comparable(self._store.trials(), self.outcome_constraints), self._maximize)
 
     def diagnose(self) -> Diagnosis:
         """How well results at low budgets foretell those at the full one, and what to change; print it.
@@ -769,49 +763,15 @@ class Study:
         """What was told, as numbers."""
         return to_values(value, len(self.directions)), to_outcomes(outcomes, self.outcome_names)
 
-    def _comparable(self) -> list[Trial]:
-        """The complete trials that were observed at the largest budget and are feasible."""
-        complete = [t for t in self._store.trials() if t.state is State.COMPLETE]
-        budgets = [t.observations[-1].budget for t in complete]
-        largest = max((budget for budget in budgets if budget is not None), default=None)
-        return [
-            t
-            for t, budget in zip(complete, budgets, strict=True)
-            if budget in (None, largest) and are_met(self.outcome_constraints, t.outcomes)
-        ]
-
-    def _without_best(self) -> str:
-        """Why there is no best trial."""
-        complete = [t for t in self._store.trials() if t.state is State.COMPLETE]
-        if not complete:
-            return f"study {self.name!r} has no complete trial yet."
-        met = ", ".join(f"`{constraint}` is met by {n}" for constraint, n in self._met().items())
-        return f"none of the {len(complete)} complete trials of study {self.name!r} is feasible: {met}."
-
-    def _met(self) -> dict[str, int]:
-        """How many complete trials meet each outcome constraint."""
-        complete = [t for t in self._store.trials() if t.state is State.COMPLETE]
-        return {
-            str(constraint): sum(constraint.slack(t.outcomes) >= 0.0 for t in complete)
-            for constraint in self.outcome_constraints
-        }
-
     def _remember(self, seed: int) -> int:
         """Write down what this study is, or check it against what is written; the seed to use."""
-        plain = {"space": self.space.to_dict(), "directions": list(self.directions), "seed": seed}
-        if self.outcome_constraints:
-            plain["outcome_constraints"] = [str(constraint) for constraint in self.outcome_constraints]
+        plain = define(self.space, self.directions, self.outcome_constraints, seed)
         with self._store.asking():
             stored = self._store.meta.get("study")
             if stored is None:
                 self._store.meta["study"] = plain
                 return seed
-        difference = _difference(stored, plain)
-        if difference:
-            raise StudyMismatchError(
-                f"study {self.name!r} was stored with another definition; open it with the stored one, "
-                f"or give the new one another name (- stored, + given here):\n{difference}"
-            )
+        check_same(self.name, stored, plain)
         if stored["seed"] != seed:
             logger.info("study %r keeps its stored seed %s, not %s.", self.name, stored["seed"], seed)
         return int(stored["seed"])
@@ -866,26 +826,3 @@ def _directions(direction: Any) -> tuple[Direction, ...]:
 def _disagree(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
     """Whether two configs give one parameter different values; either may have lost some."""
     return any(name in two and two[name] != value for name, value in one.items())
-
-
-def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    lines = []
-    if stored["directions"] != given["directions"]:
-        lines += [f"- direction: {stored['directions']}", f"+ direction: {given['directions']}"]
-    before, now = (one.get("outcome_constraints", []) for one in (stored, given))
-    if before != now:
-        lines += [f"- outcome constraints: {before}", f"+ outcome constraints: {now}"]
-    old, new = stored["space"], given["space"]
-    for name in {**old["parameters"], **new["parameters"]}:
-        one, two = old["parameters"].get(name), new["parameters"].get(name)
-        if json.dumps(one) != json.dumps(two):  # tells True from 1
-            lines += [f"- {name}: {one}"] if one is not None else []
-            lines += [f"+ {name}: {two}"] if two is not None else []
-    if not lines and list(old["parameters"]) != list(new["parameters"]):
-        lines += [f"- order: {list(old['parameters'])}", f"+ order: {list(new['parameters'])}"]
-    if old.get("constraints", []) != new.get("constraints", []):
-        lines += [
-            f"- constraints: {old.get('constraints', [])}",
-            f"+ constraints: {new.get('constraints', [])}",
-        ]
-    return "\n".join(lines)

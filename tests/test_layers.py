@@ -14,7 +14,7 @@ ROWS = [
     ["_version", "checks", "errors", "markup", "seeding"],
     ["constraints", "cube", "kernels", "numerics", "outcomes", "parameters", "results", "trial"],
     ["executors", "gp", "schedulers", "space", "stores"],
-    ["acquisition", "amendment", "checkpoint", "data", "diagnostics", "job"],
+    ["acquisition", "amendment", "checkpoint", "data", "definition", "diagnostics", "job", "standing"],
     ["suggesters"],
     ["study"],
     ["budgets", "progress", "run", "simulation"],

@@ -27,6 +27,7 @@ from gpbo.analysis.figures import (
 from gpbo.analysis.surrogate import check_objective, observed_budgets, trials_at, value_at
 from gpbo.errors import NoResultError, SettingError
 from gpbo.outcomes import are_met
+from gpbo.standing import comparable, why_none_is_best
 from gpbo.trial import State, Trial
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def curves(study: Study, objective: int = 0) -> Any:
                 marker={"size": 4}, hovertemplate="%{text}<br>budget %{x:g}: %{y:.6g}<extra></extra>",
             )  # fmt: skip
     # several objectives have a front instead, and it may be that no trial is feasible
-    best = [study.best] if len(study.directions) == 1 and study._comparable() else []
+    compared = comparable(study.trials, study.outcome_constraints)
+    best = [study.best] if len(study.directions) == 1 and compared else []
     x, y, words = _broken_lines(best, objective)
     if x:
         line = {"color": "black", "width": 3}
@@ -166,17 +168,17 @@ def front(study: Study) -> Any:
         raise SettingError("a front needs two objectives or more; this study has one, see `history`.")
     best = study.pareto_front
     if not best:
-        raise NoResultError(study._without_best())
+        raise NoResultError(why_none_is_best(study.name, study.trials, study.outcome_constraints))
     on_front = {trial.number for trial in best}
-    comparable = {trial.number for trial in study._comparable()}
+    compared = {trial.number for trial in comparable(study.trials, study.outcome_constraints)}
     complete = [t for t in study.trials if t.state is State.COMPLETE]
     infeasible = [t for t in complete if not are_met(study.outcome_constraints, t.outcomes)]
     groups = {
-        "beaten": ([t for t in complete if t.number in comparable - on_front], GREY, "circle"),
+        "beaten": ([t for t in complete if t.number in compared - on_front], GREY, "circle"),
         "infeasible": (infeasible, RED, "x-thin-open"),
         "Pareto front": (best, BLUE, "diamond"),
     }
-    notes = [f"{len(best)} of {len(comparable)} trials are on the front"]
+    notes = [f"{len(best)} of {len(compared)} trials are on the front"]
     figure = go.Figure()
     for name, (trials, colour, symbol) in groups.items():
         if not trials:

@@ -6,6 +6,10 @@ low budgets mislead, both models are wrong together.
 
 Once much is known at the highest budget the process is ahead and trials are dear, so the other two fade out
 (benchmarks/RESULTS.md has what each brought).
+
+Where many trials run at once, each long, the process expects the best of some of those, wrongly as often as
+not, and would send worker after worker to nearly the same point before it knows. So every other of its
+proposals is then the best point of a draw from it: draws differ by as much as it is unsure.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
 
 _MOST_INITIAL = 24  # trials; twice as many as without budgets, being cheap: low budgets mislead the greedy
+_MANY_RUNNING = 16  # with fewer, draws were no better than expected improvement
 _FOR_WARM_STARTS = ("hypers", "warp")  # of the process's notes, which a trial of another origin hands on
 
 
@@ -63,7 +68,9 @@ class MultiFidelitySuggester:
             if by_density.info["source"] != "random":
                 return Suggestion(by_density.X, handed_on | dict(by_density.info))
         n_initial = min(2 * (cube.d + 2), _MOST_INITIAL)
-        return GPSuggester(n_initial=n_initial).suggest(data, cube, n, seed)
+        is_drawn = len(data.pending) >= _MANY_RUNNING and data.number % 2 == 1
+        process = GPSuggester(n_initial=n_initial, batch="thompson" if is_drawn else "auto")
+        return process.suggest(data, cube, n, seed)
 
 
 def _n_at_the_top(data: Dataset) -> int:

@@ -11,6 +11,7 @@ from gpbo.analysis import fit_surrogate, plots
 from gpbo.analysis.figures import Axis, log_ticks, value_axis
 from gpbo.analysis.history import random_search
 from gpbo.errors import MissingExtraError, NoResultError, SettingError, UnknownTrialError
+from gpbo.standing import comparable
 
 EVERY_PLOT = {
     "history": plots.history,
@@ -148,7 +149,7 @@ def with_budgets(n):
 @pytest.mark.parametrize("kind", [failed, branching, two_objectives, with_budgets])
 def test_one_ten_and_a_thousand_trials(kind, n):
     study = kind(n)
-    full = len(study._comparable())
+    full = len(comparable(study.trials, study.outcome_constraints))
     shown = {
         "parallel": full > 0,
         "slices": full > 1,

@@ -89,6 +89,17 @@ def test_values_at_the_lowest_budget_alone_leave_the_shares_as_they_are():
         assert suggester.suggest(lowest, Cube.continuous(2), 1, 0).info["source"] == "bohb"
 
 
+@pytest.mark.parametrize(("n_running", "is_mixed"), [(15, False), (16, True)])
+def test_where_many_run_every_other_proposal_of_the_process_is_from_a_draw(n_running, is_mixed):
+    cube, process = Cube.continuous(2), MultiFidelitySuggester(density_share=0.0, random_fraction=0.0)
+    running = cube.draw(n_running, torch.Generator().manual_seed(1))
+    expects = []  # which of them were chosen for the improvement that is expected of them
+    for number in range(40, 44):
+        data = replace(at_one_budget(12, number), pending=running)
+        expects.append("log_ei" in process.suggest(data, cube, 1, 0).info)
+    assert expects == ([True, False] * 2 if is_mixed else [True] * 4)
+
+
 @pytest.mark.parametrize("option", ["density_share", "random_fraction"])
 @pytest.mark.parametrize("value", [-0.1, 1.5, math.nan, "half"])
 def test_shares_are_checked(option, value):
