@@ -40,7 +40,11 @@ _NEAR_STARTS = 512  # of the 4 096 starts
 _STARTS = 4096
 _SIFTING, _SIFTED, _ROUNDS = 10, 256, 100
 _NOISY = 1e-2  # noise variance above which gpbo improves on a posterior mean
-_EXPLORE_BETA = 9.0  # of a suggestion that is marked `explore`
+_DOUBTED_UNTIL = (
+    256  # rows; up to here a suggestion marked `explore` goes by lengthscales nearer to their prior
+)
+_BEST = 5  # rows with the largest values, on whose means such a one also improves
+_EXPLORE_BETA = 9.0  # of one with more rows
 
 
 def make_model(X: Tensor, z: Tensor, hypers: Hypers | None = None) -> Any:
@@ -194,13 +198,18 @@ class Judge:
         """How far the acquisition value at x (d,) is below the best of 4 096 climbs, as BoTorch sees it."""
         from botorch.acquisition.analytic import LogExpectedImprovement, UpperConfidenceBound
 
-        gp = make_gp(self.cube, self.X, self.z, self.hypers)
-        best_f = self._best_f(gp)
-        best = self._search(ucb(gp, _EXPLORE_BETA) if explored else log_ei(gp, best_f), x)
-        model = make_model(self.X, self.z, self.hypers).eval()
+        doubted = explored and len(self.X) <= _DOUBTED_UNTIL
+        by_bound = explored and not doubted
+        hypers = self.hypers.halfway_to_prior() if doubted else self.hypers
+        gp = make_gp(self.cube, self.X, self.z, hypers)
+        tops = self.X[self.z.topk(min(_BEST, len(self.z))).indices]
+        best_f = self._best_f(make_gp(self.cube, self.X, self.z, self.hypers))
+        best_f = max(best_f, float(gp.marginal(tops)[0].max())) if doubted else best_f
+        best = self._search(ucb(gp, _EXPLORE_BETA) if by_bound else log_ei(gp, best_f), x)
+        model = make_model(self.X, self.z, hypers).eval()
         acquisition = (
             UpperConfidenceBound(model, beta=_EXPLORE_BETA)
-            if explored
+            if by_bound
             else LogExpectedImprovement(model, best_f)
         )
         with torch.no_grad():

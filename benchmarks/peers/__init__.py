@@ -40,6 +40,7 @@ PEERS: dict[str, Spec] = {
             "matern-3/2",
             "no-warp",
             "no-exploring",
+            "explore-by-bound",
             "explore-nearer",
             "low-noise",
             "free-noise",

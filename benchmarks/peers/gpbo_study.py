@@ -30,7 +30,11 @@ VARIANTS: dict[str, Callable[[], Suggester | None]] = {
 PATCHES: dict[str, dict[tuple[str, str], Any]] = {
     "no-warp": {("gpbo.suggesters.bayes", "STRENGTHS"): (0.0,)},
     "no-exploring": {("gpbo.suggesters.bayes", "_NOTHING_EXPECTED"): -math.inf},
-    "explore-nearer": {("gpbo.suggesters.bayes", "_EXPLORE_BETA"): 4.0},
+    "explore-by-bound": {("gpbo.suggesters.bayes", "_DOUBTED_UNTIL"): 0},
+    "explore-nearer": {
+        ("gpbo.suggesters.bayes", "_DOUBTED_UNTIL"): 0,
+        ("gpbo.suggesters.bayes", "_EXPLORE_BETA"): 4.0,
+    },
     "low-noise": {("gpbo.gp.hypers", "_NOISE"): (-3.0, 2.0)},  # the prior's centre e^2 times lower, and wider
     "free-noise": {("gpbo.gp.hypers", "_NOISE"): (-1.0, 2.0)},  # the prior's centre as it is, but wider
     "zero-mean": {("gpbo.gp.likelihood", "MEAN_VAR"): 1e-4, ("gpbo.gp.model", "MEAN_VAR"): 1e-4},

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,12 @@ class Hypers:
         """The logarithms that are fitted."""
         noise = (self.noise_var - NOISE_FLOOR).clamp(min=1e-12)
         return torch.cat([self.lengthscale, noise.reshape(1), self.outputscale.reshape(1)]).log()
+
+    def halfway_to_prior(self) -> Hypers:
+        """The same with every lengthscale halfway, in logarithms, to the centre of its prior."""
+        d = len(self.lengthscale)
+        centre = prior(d, self.lengthscale.device)[0][:d].exp()
+        return replace(self, lengthscale=(self.lengthscale * centre).sqrt())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for a trial's info."""

@@ -230,6 +230,15 @@ class GP:
         alpha[:known] = whiten_and_solve(R, y[:known].unsqueeze(0))[1].squeeze(0)
         return replace(self, y=y, alpha=alpha)
 
+    def with_hypers(self, hypers: Hypers) -> GP:
+        """The process of the same rows at other hyper-parameters, in O(n^3).
+
+        Raises:
+            NumericsError: if the covariance is not positive definite even with jitter.
+        """
+        ratio = feature_scale(self.embedding, hypers) / self.scale
+        return _factored(self.embedding, hypers, self.nu, self.Z * ratio, self.centre * ratio, self.y)
+
 
 def make_gp(cube: Cube, X: Tensor, y: Tensor, hypers: Hypers, *, nu: float = 2.5) -> GP:
     """The process at given hyper-parameters.
@@ -248,13 +257,7 @@ def make_gp(cube: Cube, X: Tensor, y: Tensor, hypers: Hypers, *, nu: float = 2.5
     check_observations(cube, X, y, nu)
     embedding = Embedding(cube)
     Z, centre = scaled_features(embedding, X, hypers)
-    r2 = squared_distances(Z, Z)
-    r2.diagonal().zero_()
-    C = hypers.outputscale * matern(r2, nu) + MEAN_VAR
-    C.diagonal().add_(hypers.noise_var)
-    L, _ = cholesky(C)
-    gp = GP(embedding, hypers, nu, Z, centre, InverseFactor.of(inverse_factor(L)), y, torch.zeros_like(y))
-    return gp.with_values(y)
+    return _factored(embedding, hypers, nu, Z, centre, y)
 
 
 def fit_gp(
@@ -322,6 +325,19 @@ def check_observations(cube: Cube, X: Tensor, y: Tensor, nu: float) -> None:
         raise SettingError(
             f"`X` must have shape (n, {cube.d}) and `y` (n,), got {tuple(X.shape)} and {tuple(y.shape)}."
         )
+
+
+def _factored(
+    embedding: Embedding | AtBudget, hypers: Hypers, nu: float, Z: Tensor, centre: Tensor, y: Tensor
+) -> GP:
+    """The process of rows whose scaled features are known."""
+    r2 = squared_distances(Z, Z)
+    r2.diagonal().zero_()
+    C = hypers.outputscale * matern(r2, nu) + MEAN_VAR
+    C.diagonal().add_(hypers.noise_var)
+    L, _ = cholesky(C)
+    factor = InverseFactor.of(inverse_factor(L))
+    return GP(embedding, hypers, nu, Z, centre, factor, y, torch.zeros_like(y)).with_values(y)
 
 
 def _distances(A: Tensor, B: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
 _NOTHING_EXPECTED = math.log(0.01)  # log EI of standardised values: the known basin is searched
-_EXPLORE_BETA = 9.0  # of the UCB that then chooses the next trial: three standard deviations
+_DOUBTED_UNTIL = 256  # rows; up to here the next trial is then chosen in doubt of the lengthscales
+_EXPLORE_BETA = 9.0  # of the UCB that chooses it beyond, and in a batch: three standard deviations
 _WAITING = 64  # points
 _COUNTED = 1000  # observations; beyond, the initial design is over whatever is distinct
 _RESTART_UNTIL = 64  # observations; up to here a warm fit is checked against a cold one
@@ -78,7 +79,9 @@ class GPSuggester:
     """Proposes where a Gaussian process expects most.
 
     With "log_ei", once a trial was asked for with less than a hundredth of the values' standard deviation to
-    be gained (``info["log_ei"]``), the next one explores by an upper confidence bound (``info["explore"]``).
+    be gained (``info["log_ei"]``), the next one explores (``info["explore"]``): it doubts the lengthscales
+    that say so and is chosen with them halfway back to their prior; with more than 256 observations, and in a
+    batch, by an upper confidence bound instead.
 
     Args:
         acquisition: "log_ei", "ei", "log_pi" or "ucb".
@@ -259,7 +262,9 @@ class GPSuggester:
         for k in range(n):
             acquisition = self._acquisition(gp, best_f, derive(seed, number, "fantasies"))
             taken, stream = torch.cat([seen, found]), derive(seed, number, "acquisition", k)
-            x = look(ucb(gp, _EXPLORE_BETA) if explore else acquisition, seen=taken, seed=stream)
+            best = torch.cat([top, data.pending])
+            chosen_by = _in_doubt(gp, best_f, best) if explore else acquisition
+            x = look(chosen_by, seen=taken, seed=stream)
             if x is None:
                 break
             found = torch.cat([found, x.unsqueeze(0)])
@@ -364,6 +369,18 @@ def _scalarise(Y: Tensor, seed: int) -> Tensor:  # (n, m) -> (n,)
     weights = (weights / weights.sum()).to(Y.device)
     gap = (Z - Z.amax(0)) * weights
     return torch.where(Y.isfinite().all(-1), gap.amin(-1) + 0.05 * gap.sum(-1), math.nan)
+
+
+def _in_doubt(gp: GP, best_f: float, best: Tensor) -> Analytic:  # (b, d)
+    """What to maximise where the process expects nothing better than `best_f`, seen at the `best` points.
+
+    Lengthscales that are too long say that a column is of no use, and too short ones that only the levels of
+    the best points are; either way nothing is expected elsewhere, and no trial there would tell otherwise.
+    """
+    if gp.n > _DOUBTED_UNTIL:
+        return ucb(gp, _EXPLORE_BETA)
+    doubting = gp.with_hypers(gp.hypers.halfway_to_prior())
+    return log_ei(doubting, max(best_f, float(doubting.marginal(best)[0].max())))
 
 
 def _at_milestone(n: int) -> bool:

@@ -58,3 +58,12 @@ def test_json_gives_back_the_same_bits(lengthscale, noise_var, outputscale):
     for name in plain:
         assert torch.equal(getattr(again, name), getattr(hypers, name))
         assert getattr(again, name).dtype == torch.float64
+
+
+def test_halfway_to_the_prior_is_the_mean_of_the_logarithms_and_leaves_the_rest():
+    lengthscale = torch.tensor([0.03, 0.7, 40.0], dtype=torch.float64)
+    hypers = Hypers(lengthscale, torch.tensor(1e-3), torch.tensor(2.0))
+    mode = LogNormal(math.sqrt(2) + 0.5 * math.log(3), math.sqrt(3.0)).mode.double()
+    halfway = hypers.halfway_to_prior()
+    assert torch.allclose(halfway.lengthscale.log(), 0.5 * (lengthscale.log() + mode.log()), rtol=1e-6)
+    assert (halfway.noise_var, halfway.outputscale) == (hypers.noise_var, hypers.outputscale)

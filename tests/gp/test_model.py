@@ -222,6 +222,26 @@ def test_popping_rows_equals_making_it_without_them(nu, n, p, known, seed):
         assert torch.allclose(found, wanted, rtol=DIGITS[nu], atol=DIGITS[nu])
 
 
+def test_other_hypers_equal_making_it_anew_with_pending_rows_as_well(device):
+    gp, X = example(device=device)
+    P, T = draws(4, D, seed=7).to(device), draws(10, D, seed=8).to(device)
+    other = Hypers(gp.hypers.lengthscale.flip(0) * 0.4, gp.hypers.noise_var * 9, gp.hypers.outputscale / 2)
+    expected = make_gp(gp.embedding.cube, X, gp.y, other).condition(P)
+    changed = gp.condition(P).with_hypers(other)
+    assert changed.hypers is other
+    for found, wanted in zip(changed.marginal(T), expected.marginal(T), strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-8, atol=1e-8)
+
+
+def test_other_hypers_at_a_budget_are_those_of_the_process_over_budgets():
+    gp, _ = example()
+    other = gp.hypers.halfway_to_prior()
+    configs, T = Cube.continuous(D - 1), draws(10, D - 1, seed=8)
+    found = gp.at_budget(configs, 0.3).with_hypers(other).marginal(T)
+    for value, wanted in zip(found, gp.with_hypers(other).at_budget(configs, 0.3).marginal(T), strict=True):
+        assert torch.allclose(value, wanted, rtol=1e-9, atol=1e-12)
+
+
 def test_popping_pending_rows_gives_the_very_process_before_them(device):
     gp, _ = example(device=device)
     P, T = draws(4, D, seed=7).to(device), draws(10, D, seed=8).to(device)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import gpbo
 from gpbo import Categorical, Float, GPSuggester, Int, SearchSpace
-from gpbo.acquisition import PENDING
+from gpbo.acquisition import PENDING, log_ei, ucb
 from gpbo.cube import Cube, is_new
 from gpbo.data import Dataset
 from gpbo.errors import SettingError
+from gpbo.gp import STRENGTHS, Hypers, make_gp, warp_values
 from gpbo.suggesters import bayes
 from gpbo.suggesters.quasirandom import sobol_points
 
@@ -504,6 +505,25 @@ def test_a_refit_that_promises_nothing_is_skipped_and_said_so():
     assert "refit" not in info
     assert again["refit"] == "skipped"
     assert again["hypers"]["lengthscale"] == pytest.approx(info["hypers"]["lengthscale"])
+
+
+@pytest.mark.parametrize("until", [256, 0])
+def test_exploring_doubts_the_lengthscales_and_goes_by_a_bound_when_there_are_many_rows(monkeypatch, until):
+    monkeypatch.setattr(bayes, "_DOUBTED_UNTIL", until)
+    cube, X = Cube.continuous(2), draws(30, 2, seed=0)
+    y = torch.sin(9 * X[:, 0])  # the other column seems to be of no use
+    info = GPSuggester().suggest(dataset(X, y), cube, 1, 0).info
+    suggestion = GPSuggester().suggest(dataset(X, y, info={**info, "log_ei": -9.0}), cube, 1, 0)
+    hypers = Hypers.from_dict(suggestion.info["hypers"], torch.device("cpu"))
+    z = warp_values(y, STRENGTHS[suggestion.info["warp"]]).z
+    doubting = make_gp(cube, X, z, hypers.halfway_to_prior())
+    best = max(float(z.max()), float(doubting.marginal(X[y.topk(5).indices])[0].max()))
+    by_doubt, by_bound = log_ei(doubting, best), ucb(make_gp(cube, X, z, hypers), 9.0)
+    expected, other = (by_doubt, by_bound) if until else (by_bound, by_doubt)
+    everywhere = torch.cartesian_prod(*[torch.linspace(0, 1, 201, dtype=torch.float64)] * 2)
+    assert suggestion.info["explore"] == 1
+    assert float(expected.values(suggestion.X)) > float(expected.values(everywhere).max()) - 1e-3
+    assert float(other.values(suggestion.X)) < float(other.values(everywhere).max()) - 1e-2
 
 
 def test_a_trial_explores_after_one_of_which_too_little_was_expected():
