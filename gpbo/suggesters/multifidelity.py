@@ -9,7 +9,9 @@ Once much is known at the highest budget the process is ahead and trials are dea
 
 Where many trials run at once, each long, the process expects the best of some of those, wrongly as often as
 not, and would send worker after worker to nearly the same point before it knows. So every other of its
-proposals is then the best point of a draw from it: draws differ by as much as it is unsure.
+proposals is then the best point of a draw from it: draws differ by as much as it is unsure. And the other two
+fade out later, since it takes more values for the process to be ahead where few of them were known to it when
+the rest were proposed.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from gpbo.suggesters.bayes import GPSuggester
 from gpbo.suggesters.density import BOHBSuggester
 
 _MOST_INITIAL = 24  # trials; twice as many as without budgets, being cheap: low budgets mislead the greedy
+_FEW_RUNNING = 8  # trials; up to so many, nothing differs from one after another
 _MANY_RUNNING = 16  # with fewer, draws were no better than expected improvement
 _FOR_WARM_STARTS = ("hypers", "warp")  # of the process's notes, which a trial of another origin hands on
 
@@ -37,7 +40,8 @@ class MultiFidelitySuggester:
     """Proposes by a Gaussian process over configs and budgets, by BOHB's density model, or at random.
 
     Points of one ``study.ask(n)`` are all of one origin. Where the highest of several budgets has n values,
-    more than 2 (d + 1), both shares are smaller by the factor 2 (d + 1) / n.
+    more than m = 2 (d + 1), both shares are smaller by the factor m / n; while r > 8 trials run, m is r / 8
+    times as large.
 
     Args:
         density_share: How much of what is not random the density model proposes, once it has enough to go by.
@@ -57,7 +61,8 @@ class MultiFidelitySuggester:
     def suggest(self, data: Dataset, cube: Cube, n: int, seed: int) -> Suggestion:
         """`n` points to evaluate next; quasi-random ones until enough is known for a model."""
         draws = generator(seed, data.number, "origin")
-        fading = min(1.0, 2 * (cube.d + 1) / max(_n_at_the_top(data), 1))
+        enough = 2 * (cube.d + 1) * max(len(data.pending) / _FEW_RUNNING, 1.0)
+        fading = min(1.0, enough / max(_n_at_the_top(data), 1))
         is_random, is_density = (torch.rand(2, dtype=torch.float64, generator=draws) / fading).tolist()
         handed_on = {name: data.info[name] for name in _FOR_WARM_STARTS if name in data.info}
         if is_random < self.random_fraction and handed_on:

@@ -81,6 +81,22 @@ def test_the_process_takes_over_as_values_come_in_at_the_highest_budget(n, share
             assert len(set(sources)) == 1
 
 
+@pytest.mark.parametrize(("n_running", "share"), [(8, 0.1), (16, 0.2), (80, 1.0)])
+def test_it_takes_over_later_where_many_run(n_running, share):
+    running = Cube.continuous(2).draw(n_running, torch.Generator().manual_seed(1))
+    for name, origin in (("density_share", "bohb"), ("random_fraction", "random")):
+        options = {"density_share": 0.0, "random_fraction": 0.0}
+        faded = MultiFidelitySuggester(**options | {name: 0.8})
+        plain = MultiFidelitySuggester(**options | {name: 0.8 * share})
+        for number in range(30, 42):
+            many, few = replace(at_one_budget(60, number), pending=running), at_one_budget(6, number)
+            sources = (
+                one.suggest(data, Cube.continuous(2), 1, 0).info["source"] == origin
+                for one, data in ((faded, many), (plain, few))
+            )
+            assert len(set(sources)) == 1
+
+
 def test_values_at_the_lowest_budget_alone_leave_the_shares_as_they_are():
     suggester = MultiFidelitySuggester(density_share=1.0, random_fraction=0.0)
     for number in range(30, 36):
