@@ -186,11 +186,11 @@ def run_multifidelity(
     n_trials, epochs = (min(trials, SHORT_TRIALS), SHORT_EPOCHS) if short else (trials, EPOCHS)
     scheduler = ASHA(1, epochs)
     say(f"Tuning a network on 1797 handwritten digits: {n_trials} configs, {workers} at a time.")
-    rungs = ", ".join(map(str, scheduler.rungs))
+    pauses = ", ".join(map(str, scheduler.rungs[:-1]))
     say(
-        f"All are trained for {scheduler.rungs[0]} epoch, and at {rungs} epochs they pause: the best third of"
+        f"A config pauses after {pauses} of its {epochs} epochs, and the best third of those that came so far"
     )
-    say(f"those that came so far are resumed from their checkpoints. Trials are kept in {store}.")
+    say(f"are resumed from their checkpoints. Trials are kept in {store}.")
     name = f"{BUDGETS_STUDY}-short" if short else BUDGETS_STUDY
     memory = open_store(store, name)
     study = Study(SPACE, scheduler=scheduler, store=memory, seed=seed, name=name)

@@ -15,6 +15,7 @@ from gpbo import (
     Hyperband,
     Int,
     MedianStopping,
+    MultiFidelitySuggester,
     RandomSuggester,
     SearchSpace,
     State,
@@ -187,8 +188,9 @@ def test_median_stopping_of_a_function_of_config_and_budget():
     assert [str(trial.state) for trial in study.trials] == ["complete", "complete", "stopped", "complete"]
 
 
-def test_sixty_four_workers_get_distinct_proposals():
-    study = study_of(ASHA(1, 9), suggester=BOHBSuggester())
+@pytest.mark.parametrize("suggester", [BOHBSuggester(), MultiFidelitySuggester()], ids=["bohb", "default"])
+def test_sixty_four_workers_get_distinct_proposals(suggester):
+    study = study_of(ASHA(1, 9), suggester=suggester)
     for _ in range(20):
         trial = study.ask()
         study.tell(trial, trial.config["x"])

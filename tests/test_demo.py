@@ -83,6 +83,7 @@ def test_the_demo_with_budgets_pauses_resumes_and_says_what_it_spent(tmp_path, m
     study = gpbo.Study.load("gpbo-demo.db", f"{demo.BUDGETS_STUDY}-short")
     states = [trial.state for trial in study.trials]
     assert (states.count("complete"), states.count("paused")) == (1, 3)
+    assert "A config pauses after 1 of its 3 epochs" in first
     assert "6 epochs were trained; all 4 configs in full would have been 12" in first
     assert f"validation loss {study.best.value:.4f}" in first
     # From its checkpoint after the first epoch, as if it had never paused.
