@@ -65,7 +65,7 @@ _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
 _NOTHING_EXPECTED = math.log(0.01)  # log EI of standardised values: the known basin is searched
-_DOUBTED_UNTIL = 256  # rows; up to here the next trial is then chosen in doubt of the lengthscales
+_DOUBTED_UNTIL = 256  # values; up to here the next trial is then chosen in doubt of the lengthscales
 _EXPLORE_BETA = 9.0  # of the UCB that chooses it beyond, and in a batch: three standard deviations
 _WAITING = 64  # points
 _INITIAL = 5  # trials; the process of a few points is a better guide than more that know nothing
@@ -375,7 +375,7 @@ def _in_doubt(gp: GP, best_f: float, best: Tensor) -> Analytic:  # (b, d)
     Lengthscales that are too long say that a column is of no use, and too short ones that only the levels of
     the best points are; either way nothing is expected elsewhere, and no trial there would tell otherwise.
     """
-    if gp.n > _DOUBTED_UNTIL:
+    if int(gp.y.isfinite().sum()) > _DOUBTED_UNTIL:
         return ucb(gp, _EXPLORE_BETA)
     doubting = gp.with_hypers(gp.hypers.halfway_to_prior())
     return log_ei(doubting, max(best_f, float(doubting.marginal(best)[0].max())))
