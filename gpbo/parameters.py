@@ -226,7 +226,7 @@ class Categorical:
     def __init__(
         self, choices: Iterable[Any], *, ordered: bool = False, when: Mapping[str, Any] | None = None
     ) -> None:
-        if isinstance(choices, str | bytes) or not isinstance(choices, Iterable):
+        if isinstance(choices, str | bytes | set | frozenset) or not isinstance(choices, Iterable):
             raise SpaceError(f"`choices` must be a list, got {choices!r}.")
         choices = tuple(_plain(choice) for choice in choices)
         if not choices:

@@ -680,10 +680,10 @@ class Study:
         try:
             suggestion = self._suggester.suggest(data, cube, n, self.seed)
         except SpaceError as error:
-            if not fixed:
-                raise
-            rules = ", ".join(self.space.constraint_names)
-            raise SpaceError(f"with {fixed!r} fixed, the constraints {rules}: {error}") from None
+            held = f"with {fixed!r} fixed, " if fixed else ""
+            raise SpaceError(
+                f"{held}the constraints {', '.join(self.space.constraint_names)}: {error}"
+            ) from None
         X, info = suggestion.X, dict(suggestion.info)
         if not fixed:
             return [(config, dict(info)) for config in self.space.decode(X)]

@@ -212,6 +212,10 @@ def test_equal_categoricals_have_equal_hashes():
         (lambda: Categorical([]), r"`choices` must have at least one entry"),
         (lambda: Categorical("abc"), r"`choices` must be a list, got 'abc'"),
         (lambda: Categorical(5), r"`choices` must be a list, got 5"),
+        (
+            lambda: Categorical({"a"}),
+            r"`choices` must be a list, got {'a'}",
+        ),
         (lambda: Categorical(["a", "a"]), r"`choices` must differ from each other, got 'a' twice"),
         (lambda: Categorical([math.nan]), r"a choice must be .* got nan"),
         (lambda: Categorical([[1], [2]]), r"a choice must be .* got \[1\]; use a name"),

@@ -180,6 +180,11 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         size = size if self.batch_size is None else whole("batch_size", self.batch_size, low=1)
         seed = int(check_random_state(self.random_state).randint(2**31))
         space, objects = _searched(self.param_distributions)
+        known = self.estimator.get_params()
+        for name in space.parameters:
+            if name.partition("__")[0] not in known:  # what it is nested in may be searched as well
+                hint = did_you_mean(name, known)
+                raise SettingError(f"the estimator has no parameter {name!r} to be searched.{hint}")
         metrics = self._metrics()
         rungs = self._rungs(space)
         study = self._study(space, seed, len(metrics), self.store)

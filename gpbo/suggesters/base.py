@@ -73,7 +73,7 @@ def new_draws(cube: Cube, seen: Tensor, n: int, generator: torch.Generator) -> T
     little for uniform draws, the points lie near feasible ones that were seen.
 
     Raises:
-        SpaceError: if the constraints leave so little of the space that no feasible point was found.
+        SpaceError: if the constraints leave so little of the space that no new feasible point was found.
     """
     listed = cube.enumerate()
     if listed is not None:
@@ -87,7 +87,7 @@ def new_draws(cube: Cube, seen: Tensor, n: int, generator: torch.Generator) -> T
             X = cube.draw(missing if k == 0 else max(missing, _BATCH), generator)
         except SpaceError:
             X = _near(cube, seen.cpu(), generator)
-            if len(X) == 0:
+            if len(found) == 0 and not bool(is_new(X, seen.cpu()).any()):
                 raise
         found = torch.cat([found, X[is_new(X, torch.cat([seen.cpu(), found]))]])
         if len(found) >= n:

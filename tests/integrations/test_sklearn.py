@@ -35,6 +35,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -493,11 +494,19 @@ def test_a_search_that_was_killed_goes_on(tmp_path, scheduler, batch_size, sugge
     assert rows_of(again) == rows_of(whole)
 
 
+def test_a_misspelt_parameter_leaves_the_store_to_the_corrected_search(tmp_path):
+    options = {"store": tmp_path / "search.db"}
+    for wrong in ("CC", "estimator__C"):
+        with pytest.raises(SettingError, match=f"the estimator has no parameter '{wrong}' to be searched"):
+            search_of(space={wrong: LOG}, **options).fit(IRIS_X, IRIS_Y)
+    assert len(search_of(**options).fit(IRIS_X, IRIS_Y).study_.trials) == 4
+
+
 def test_a_store_keeps_one_search_apart_from_another(tmp_path):
     options = {"store": tmp_path / "search.db", "cv": StratifiedKFold(3, shuffle=True, random_state=0)}
     search_of(**options).fit(IRIS_X, IRIS_Y)
     for changed, what in (
-        ({"estimator": DecisionTreeClassifier(), "param_distributions": {"C": LOG}}, "estimator"),
+        ({"estimator": SVC(), "param_distributions": {"C": LOG}}, "estimator"),
         ({"scoring": "accuracy"}, "scoring"),
         ({"cv": StratifiedKFold(3, shuffle=True, random_state=1), "n_iter": 5}, "folds"),
     ):

@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 
-from gpbo import ASHA, Float, SearchSpace, simulate
+from gpbo import ASHA, Float, SearchSpace, Study, simulate
 from gpbo.cube import Cube
 from gpbo.data import Dataset, to_dataset
+from gpbo.errors import SpaceError
 from gpbo.suggesters.base import few_budgets
 
 
@@ -54,3 +56,16 @@ def test_a_study_that_reports_every_epoch_is_modelled_at_its_rungs():
     data = to_dataset(found.study.trials, space, [False], number=40, device="cpu")
     assert len(data.budget.unique()) > 8
     assert set(few_budgets(data).budget.unique().tolist()) == {1, 3, 9, 27}
+
+
+def test_an_equality_that_leaves_nothing_new_is_refused_by_name():
+    study = Study(SearchSpace(x=Float(0.0, 1.0), y=Float(0.0, 1.0), constraints=["x + y == 1"]))
+    for x in (0.0, 0.5, 1.0):  # no step away from these, but for the exact ones, keeps the sum
+        study.add({"x": x, "y": 1.0 - x}, x)
+    while len(study.trials) < 12:  # the corners of the square meet it, too
+        try:
+            study.tell(study.ask(), 0.0)
+        except SpaceError as error:
+            assert "the constraints x + y == 1: no config" in str(error)
+            return
+    pytest.fail("it was never refused")
