@@ -40,9 +40,7 @@ _NEAR_STARTS = 512  # of the 4 096 starts
 _STARTS = 4096
 _SIFTING, _SIFTED, _ROUNDS = 10, 256, 100
 _NOISY = 1e-2  # noise variance above which gpbo improves on a posterior mean
-_DOUBTED_UNTIL = (
-    256  # rows; up to here a suggestion marked `explore` goes by lengthscales nearer to their prior
-)
+_DOUBTED_UNTIL = 256  # values; up to here one marked `explore` goes by lengthscales nearer to the prior
 _BEST = 5  # rows with the largest values, on whose means such a one also improves
 _EXPLORE_BETA = 9.0  # of one with more rows
 

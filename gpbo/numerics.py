@@ -162,6 +162,7 @@ def next_rows(R: Tensor, K21: Tensor, K22: Tensor) -> Tensor:  # -> (p, n + p)
     """
     A, solution = whiten_and_solve(R, K21)
     S, _ = cholesky(K22 - A @ A.mT)
+    # not by `inverse_factor`, which autograd cannot follow into its blocks
     S_inv = torch.linalg.solve_triangular(S, torch.eye(len(S), dtype=S.dtype, device=S.device), upper=False)
     return torch.cat([-S_inv @ solution, S_inv], dim=-1)
 

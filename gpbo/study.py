@@ -482,9 +482,10 @@ class Study:
         """
         if len(self.directions) > 1:
             raise SettingError("`best` needs one objective; this study has several, use `pareto_front`.")
-        complete = comparable(self._store.trials(), self.outcome_constraints)
+        trials = self._store.trials()
+        complete = comparable(trials, self.outcome_constraints)
         if not complete:
-            raise NoResultError(why_none_is_best(self.name, self.trials, self.outcome_constraints))
+            raise NoResultError(why_none_is_best(self.name, trials, self.outcome_constraints))
         return min(complete, key=lambda t: t.observations[-1].losses(self._maximize))
 
     @property

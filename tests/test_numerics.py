@@ -177,7 +177,8 @@ def test_an_indefinite_matrix_is_refused_in_place(device, monkeypatch, row, valu
 
 @pytest.mark.parametrize("n", [1, 40, 96, 97, 300])
 @pytest.mark.parametrize("consume", [False, True])
-def test_the_inverse_factor_and_its_gram_matrix_are_those_of_torch(device, n, consume):
+def test_the_inverse_factor_and_its_gram_matrix_are_those_of_torch(device, n, consume, monkeypatch):
+    monkeypatch.setattr("gpbo.numerics._ROWS_ON_CUDA", 96)
     K = torch.stack([matrix(n, noise=0.1), matrix(n, seed=1, noise=0.1)]).to(device)
     L = torch.linalg.cholesky(K)
     before = L.clone()

@@ -65,9 +65,10 @@ _JOINT_SAMPLES = 128
 _JOINT_STARTS = 8
 _NOISY = 1e-2  # noise variance, of standardised values, above which best_f is a posterior mean
 _NOTHING_EXPECTED = math.log(0.01)  # log EI of standardised values: the known basin is searched
-_DOUBTED_UNTIL = 256  # rows; up to here the next trial is then chosen in doubt of the lengthscales
+_DOUBTED_UNTIL = 256  # values; up to here the next trial is then chosen in doubt of the lengthscales
 _EXPLORE_BETA = 9.0  # of the UCB that chooses it beyond, and in a batch: three standard deviations
 _WAITING = 64  # points
+_INITIAL = 5  # trials; the process of a few points is a better guide than more that know nothing
 _COUNTED = 1000  # observations; beyond, the initial design is over whatever is distinct
 _RESTART_UNTIL = 64  # observations; up to here a warm fit is checked against a cold one
 
@@ -87,8 +88,7 @@ class GPSuggester:
         acquisition: "log_ei", "ei", "log_pi" or "ucb".
         beta: The weight of the variance in "ucb".
         nu: The Matern smoothness, 1/2, 3/2 or 5/2.
-        n_initial: How many quasi-random trials come first, the centre of the space among them; by default
-            d + 2, at least 5 and at most 12.
+        n_initial: How many quasi-random trials come first, the centre of the space among them; by default 5.
         pending: What to believe about running trials: "variance" (they will be known, not what), "believer"
             (the posterior mean), "liar_min", "liar_mean" or "liar_max" (the worst, mean, best value), or
             "fantasies" (the acquisition's average over joint draws of their values).
@@ -139,7 +139,8 @@ class GPSuggester:
         countable = cube.d > 0 and 0 < len(data.seen) <= _COUNTED
         asked = len(data.seen.unique(dim=0) if countable else data.seen)
         known = data.Y.isfinite().all(-1)
-        if asked < self._initial(cube.d) or int(known.sum()) < 2 or cube.d == 0:
+        enough = _INITIAL if self.n_initial is None else self.n_initial
+        if asked < enough or int(known.sum()) < 2 or cube.d == 0:
             return Suggestion(_initial_points(data, cube, n, seed), {"source": "initial"})
         with few_threads(len(data.X)):
             try:
@@ -324,9 +325,6 @@ class GPSuggester:
             return best_f
         return max(best_f, float(gp.marginal(pending)[0].max()))
 
-    def _initial(self, d: int) -> int:
-        return self.n_initial if self.n_initial is not None else min(max(d + 2, 5), 12)
-
 
 def _initial_points(data: Dataset, cube: Cube, n: int, seed: int) -> Tensor:  # (<= n, d)
     """The centre first, then Sobol points."""
@@ -377,7 +375,7 @@ def _in_doubt(gp: GP, best_f: float, best: Tensor) -> Analytic:  # (b, d)
     Lengthscales that are too long say that a column is of no use, and too short ones that only the levels of
     the best points are; either way nothing is expected elsewhere, and no trial there would tell otherwise.
     """
-    if gp.n > _DOUBTED_UNTIL:
+    if int(gp.y.isfinite().sum()) > _DOUBTED_UNTIL:
         return ucb(gp, _EXPLORE_BETA)
     doubting = gp.with_hypers(gp.hypers.halfway_to_prior())
     return log_ei(doubting, max(best_f, float(doubting.marginal(best)[0].max())))

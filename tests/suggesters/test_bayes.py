@@ -84,10 +84,10 @@ def test_bad_settings_are_refused(setting, message):
 # --- the initial design
 
 
-@pytest.mark.parametrize(("d", "expected"), [(1, 5), (2, 5), (3, 5), (6, 8), (10, 12), (50, 12)])
-def test_the_first_trials_are_the_centre_and_sobol_points(d, expected):
+@pytest.mark.parametrize("d", [1, 6, 50])
+def test_the_first_trials_are_the_centre_and_sobol_points(d):
     cube, X = Cube.continuous(d), torch.empty(0, d, dtype=torch.float64)
-    for number in range(expected):
+    for number in range(5):
         data = dataset(X, surface(X))
         suggestion = GPSuggester().suggest(data, cube, 1, 7)
         assert suggestion.info["source"] == "initial"
