@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +98,17 @@ def run(problem: Problem, entrant: str, seed: int) -> dict[str, Any]:
         begun = time.perf_counter()
         results = tuner.fit()
         seconds = time.perf_counter() - begun
-        last = [(one.metrics["training_iteration"], one.metrics["value"]) for one in results]
-        frames = [one.metrics_dataframe for one in results]
+        told = _told(results)
         ray.shutdown()
     return {
         "problem": problem.name,
         "entrant": entrant,
         "seed": seed,
-        "full": _regret(problem, [value for report, value in last if report == N_REPORTS]),
-        "any": _regret(problem, [value for frame in frames for value in frame["value"]]),
+        "full": _regret(problem, [values[-1] for report, values in told if report == N_REPORTS]),
+        "any": _regret(problem, [value for _, values in told for value in values]),
         "trials": len(results),
         "errors": results.num_errors,
-        "reports": sum(report for report, _ in last),
+        "reports": sum(report for report, _ in told),
         "seconds": seconds,
     }
 
@@ -207,8 +206,18 @@ def _apart(problem: str, entrant: str, seed: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.tuner", "--one", problem, entrant, str(seed)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SettingError(f"{problem} {entrant} seed {seed}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode} and no word"]
+        raise SettingError(f"{problem} {entrant} seed {seed}: {said[-1]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _told(results: Iterable[Any]) -> list[tuple[int, list[float]]]:
+    """Of each trial that has reported the number of its last report, and all its values."""
+    return [
+        (one.metrics["training_iteration"], list(one.metrics_dataframe["value"]))
+        for one in results
+        if "value" in (one.metrics or {})  # one that failed at once has none
+    ]
 
 
 def _regret(problem: Problem, values: Sequence[float]) -> float:

@@ -23,6 +23,7 @@ from gpbo.schedulers.base import Scheduler, closing
 from gpbo.space import Config, SearchSpace
 from gpbo.stores.base import Store
 from gpbo.stores.memory import MemoryStore
+from gpbo.stores.place import shown
 from gpbo.study import Direction, Study
 from gpbo.trial import Decision, Done, Resume, Start, State, Trial, Wait
 
@@ -115,10 +116,11 @@ class GPBOSearch(Searcher):
         self._last: dict[str, dict[str, Any]] = {}  # results of trials that are under way
 
     def __repr__(self) -> str:
-        n = "no" if self._space is None else len(self._space.parameters)  # unlike the study it is at hand
+        n = 0 if self._space is None else len(self._space.parameters)  # unlike the study it is at hand
+        known = f"{n or 'no'} parameter{'s' * (n != 1)} yet"
         given = [f"metric={self._metric!r}", f"mode={self._mode!r}"]
-        given += [f"store={str(self._store)!r}"] if self._store is not None else []
-        return f"GPBOSearch({', '.join(given)}, {self._study or f'{n} parameters yet'})"
+        given += [f"store={shown(self._store)!r}"] if self._store is not None else []
+        return f"GPBOSearch({', '.join(given)}, {self._study or known})"
 
     @property
     def study(self) -> Study:

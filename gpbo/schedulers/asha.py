@@ -87,8 +87,9 @@ class ASHA:
             for name, given, end in (("min", self.min_budget, low), ("max", self.max_budget, high)):
                 if given not in (None, end):
                     raise SettingError(
-                        f"`{name}_budget` must be left out or agree with `budgets`, "
-                        f"got {given!r} and {list(rungs)}."
+                        f"`{name}_budget` must be left out or agree with `budgets`, got {given!r} and "
+                        f"{list(rungs)}; `dataclasses.replace` gives the ends that were there: "
+                        "give it `min_budget=None` and `max_budget=None`, too."
                     )
             object.__setattr__(self, "budgets", rungs)
         object.__setattr__(self, "min_budget", low)

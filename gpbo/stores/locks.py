@@ -1,6 +1,7 @@
 """Locks between processes, freed by the operating system or the server when their holder dies.
 
-Both kinds are reentrant within a thread and exclude other threads as well as other processes.
+Both kinds exclude other threads as well as other processes. A thread that is in `held` may enter it again;
+`tried` promises nothing to a thread that has the lock already.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import filelock
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from gpbo.errors import StoreError
 from gpbo.seeding import derive
@@ -81,7 +83,7 @@ class FileLock:
             try:
                 lock.acquire(timeout=failures.NOTICE_SECONDS, poll_interval=_POLL_SECONDS)
             except filelock.Timeout:
-                logger.warning("waiting for %s, which another process holds.", self._path)
+                logger.warning("waiting for %s, which another process or thread holds.", self._path)
                 lock.acquire(timeout=-1, poll_interval=_POLL_SECONDS)
 
     @contextmanager
@@ -110,24 +112,41 @@ class SessionLock:
         if getattr(self._depth, "value", 0):
             yield
             return
-        label = self._engine.url.render_as_string(hide_password=True)
-        with failures.explained(label), self._engine.connect() as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_lock(self._key)))
+        with self._session(sa.func.pg_advisory_lock(self._key)):
             self._depth.value = 1
             try:
                 yield
             finally:
                 self._depth.value = 0
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(self._key)))
 
     @contextmanager
     def tried(self) -> Iterator[bool]:
         """A block that knows whether the lock is held in it; does not wait."""
+        with self._session(sa.func.pg_try_advisory_lock(self._key, type_=sa.Boolean)) as is_held:
+            yield is_held
+
+    @contextmanager
+    def _session(self, locking: sa.ColumnElement[Any]) -> Iterator[Any]:
+        """A block that knows what `locking` has said, after which nothing is locked.
+
+        What is raised within the block is not the database's, and comes out as it is.
+        """
         label = self._engine.url.render_as_string(hide_password=True)
-        with failures.explained(label), self._engine.connect() as connection:
-            is_held = bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(self._key))))
+        with failures.explained(label):
+            connection = self._engine.connect()
+        try:
+            with failures.explained(label):
+                said = connection.scalar(sa.select(locking))
             try:
-                yield is_held
+                yield said
             finally:
-                if is_held:
-                    connection.execute(sa.select(sa.func.pg_advisory_unlock(self._key)))
+                if said is not False:
+                    self._unlock(connection)
+        finally:
+            connection.close()
+
+    def _unlock(self, connection: sa.Connection) -> None:
+        try:
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(self._key)))
+        except SQLAlchemyError:  # a session that ends frees its locks
+            connection.invalidate()

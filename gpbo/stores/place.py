@@ -7,6 +7,7 @@ read, so that naming the wrong one does it no harm.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def locate(where: str | Path, *, create: bool) -> Place:
     try:
         url = make_url(where)
     except (ArgumentError, ValueError):
-        raise StoreError(f"`store` must be a path or a database URL, got {where!r}.") from None
+        raise StoreError(f"`store` must be a path or a database URL, got {shown(where)!r}.") from None
     if url.get_backend_name() == "postgresql":
         label = url.render_as_string(hide_password=True)
         return Place(url.set(drivername="postgresql+psycopg"), None, label)
@@ -62,8 +63,18 @@ def locate(where: str | Path, *, create: bool) -> Place:
             f"got {url.get_backend_name()!r}."
         )
     if url.query:
-        raise StoreError(f"an SQLite URL takes no options, got {where!r}; name the file alone.")
+        raise StoreError(f"an SQLite URL takes no options, got {shown(where)!r}; name the file alone.")
     return _file(Path(url.database or ":memory:"), create=create)
+
+
+def shown(where: str | Path) -> str:
+    """A path or a URL as it may be shown: without its password."""
+    try:
+        return (
+            make_url(str(where)).render_as_string(hide_password=True) if "://" in str(where) else str(where)
+        )
+    except (ArgumentError, ValueError):
+        return re.sub(r"(://[^:/]*:).*@", r"\1***@", str(where))
 
 
 def _file(path: Path, *, create: bool) -> Place:

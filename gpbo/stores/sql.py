@@ -152,8 +152,9 @@ class SQLStore:
         with lock.tried() as is_held:
             if not is_held:
                 raise StoreError(
-                    f"another process is at work on study {self._name!r} in {self._database.label}, and only "
-                    "one may be; wait for it, end it, or use another name."
+                    "another process or thread is at work on "
+                    f"study {self._name!r} in {self._database.label}, and "
+                    "only one may be; wait for it, end it, or use another name."
                 )
             yield
 

@@ -1,3 +1,7 @@
+import subprocess
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 
 from benchmarks import tuner
@@ -38,3 +42,22 @@ def test_the_data_that_are_missing_are_named(monkeypatch, capsys, tmp_path):
         tuner._problem("lcbench/126025")
     assert tuner.main(["--seeds", "0", "--out", str(tmp_path / "t.jsonl")]) == 2
     assert "GPBO_BENCH_DATA must name" in capsys.readouterr().err
+
+
+def test_trials_that_failed_before_a_report_are_left_out():
+    frame = pd.DataFrame({"value": [3.0, 2.0]})
+    results = [
+        SimpleNamespace(metrics={"training_iteration": 2, "value": 2.0}, metrics_dataframe=frame),
+        SimpleNamespace(metrics={}, metrics_dataframe=pd.DataFrame()),
+        SimpleNamespace(metrics={"trial_id": "a"}, metrics_dataframe=None),
+        SimpleNamespace(metrics=None, metrics_dataframe=None),
+    ]
+    assert tuner._told(results) == [(2, [3.0, 2.0])]
+
+
+@pytest.mark.parametrize(("said", "match"), [("", "ended with -9 and no word"), ("a\nb: c\n", "b: c")])
+def test_a_run_that_ended_badly_is_named(monkeypatch, said, match):
+    done = subprocess.CompletedProcess([], -9, "", said)
+    monkeypatch.setattr(tuner.subprocess, "run", lambda *given, **options: done)
+    with pytest.raises(SettingError, match=f"g/a gpbo seed 0: {match}"):
+        tuner._apart("g/a", "gpbo", 0)

@@ -696,9 +696,11 @@ def test_they_say_what_they_are(tmp_path):
     assert repr(GPBOSearch()) == "GPBOSearch(metric=None, mode=None, no parameters yet)"
     search = GPBOSearch(SPACE, metric="loss", mode="min", store=tmp_path / "s.db")
     begun = f"GPBOSearch(metric='loss', mode='min', store={str(tmp_path / 's.db')!r}, "
-    assert repr(search) == f"{begun}1 parameters yet)"
+    assert repr(search) == f"{begun}1 parameter yet)"
     search.suggest("a")
     assert repr(search) == f"{begun}Study('default', 1 parameters, 1 running))"
     search.study.close()
+    server = GPBOSearch(SPACE, store="postgresql+psycopg://me:secret@host/db")
+    assert "store='postgresql+psycopg://me:***@host/db'" in repr(server)
     asha = ASHA(1, 9)
     assert repr(GPBOScheduler(asha)) == f"GPBOScheduler({asha!r}, time_attr='training_iteration')"

@@ -1,8 +1,10 @@
 """The search estimator: scikit-learn's own checks, and what it adds to them."""
 
+import ctypes
 import importlib.util
 import itertools
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -544,16 +546,18 @@ import sys
 from pathlib import Path
 folder = Path(sys.argv[1])
 sys.path.insert(0, sys.argv[2])
-from test_sklearn import IRIS_X, IRIS_Y, Waiting, search_of
+from tests.integrations.test_sklearn import IRIS_X, IRIS_Y, Waiting, search_of
 search_of(Waiting(folder=folder), {"a": [0.1, 0.2, 0.3, 0.4]}, store=folder / "s.db").fit(IRIS_X, IRIS_Y)
 """
     search = search_of(Waiting(folder=tmp_path), {"a": [0.1, 0.2, 0.3, 0.4]}, store=tmp_path / "s.db")
-    other = subprocess.Popen([sys.executable, "-c", program, tmp_path, Path(__file__).parent])
+    other = subprocess.Popen([sys.executable, "-c", program, tmp_path, Path(__file__).parents[2]])
     try:
         while not (tmp_path / "begun").exists():
             assert other.poll() is None
             time.sleep(0.01)
-        with pytest.raises(StoreError, match=r"another process is at work on study 'default' in .*s\.db"):
+        with pytest.raises(
+            StoreError, match=r"another process or thread is at work on study 'default' in .*s\.db"
+        ):
             search.fit(IRIS_X, IRIS_Y)
         assert len(gpbo.Study.load(tmp_path / "s.db").trials) == 1
     finally:
@@ -583,10 +587,66 @@ def enclosing(value):
         lambda: threading.Lock(),  # of which nothing can be told but that it is one
         lambda: type("Local", (), {}),
         lambda: recursive(),
+        lambda: unfinished(),
+        lambda: enclosing(ctypes.pointer(ctypes.c_int(1))),
+        lambda: Lost(),
     ],
 )
 def test_a_setting_is_known_again(setting):
     assert _fingerprint(setting()) == _fingerprint(setting())
+
+
+def unfinished():
+    if math.inf < 0:
+        later = 1
+    return lambda estimator, X, y: later
+
+
+class Lost:
+    """Says that it is a global, which is not there."""
+
+    def __reduce_ex__(self, protocol):
+        return "lost"
+
+
+def test_settings_of_one_make_are_told_apart():
+    known = [unfinished(), *map(enclosing, [[], set(), frozenset(), {"a"}, frozenset({"a"}), {"b"}])]
+    assert len({_fingerprint(one) for one in known}) == len(known)
+    one, two = (type("Same", (BaseEstimator,), {"__module__": module}) for module in ("a", "b"))
+    assert _fingerprint(one()) != _fingerprint(two())
+
+
+def test_a_setting_is_known_in_another_process():
+    program = """
+import sys
+from functools import partial
+sys.path.insert(0, sys.argv[1])
+from test_sklearn import Fussy, enclosing, named
+from sklearn.metrics import make_scorer
+from gpbo.integrations.sklearn import _fingerprint
+names = frozenset("abcdefgh")
+settings = [
+    lambda e, X, y: float(str(y) in {"a", "b", "c", "d", "e"}),
+    enclosing({names, frozenset("ijkl"), 1}),
+    enclosing({enclosing(name) for name in names}),
+    Fussy({names: 1, frozenset("ijkl"): 2}),
+    make_scorer(named, labels=names),
+    partial(named, labels={(names, 1), (frozenset("ijkl"), 2)}),
+]
+print(*map(_fingerprint, settings))
+"""
+    folder = Path(__file__).parent
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program, folder],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert [len(set(line.split())) for line in found] == [6]
 
 
 def recursive():

@@ -38,6 +38,16 @@ def test_rungs():
     assert ASHA(1, 9) != ASHA(1, 9, stopping=True)
 
 
+def test_other_budgets_for_a_scheduler_that_has_some():
+    given = ASHA(budgets=[2, 5, 20])
+    with pytest.raises(
+        SettingError, match=r"replace` gives the ends that were there: give it `min_budget=None`"
+    ):
+        replace(given, budgets=[1, 4])
+    other = replace(given, min_budget=None, max_budget=None, budgets=[1, 4])
+    assert other == ASHA(budgets=[1, 4])
+
+
 def test_golden_jobs_per_rung(simulation):
     """2000 jobs; promoting the best third of those still waiting would give [503, 501, 499, 497].
 

@@ -1,6 +1,7 @@
 """What every store promises, checked on each of them."""
 
 import os
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -271,6 +273,16 @@ class TestAlone:
         with pytest.raises(ZeroDivisionError), one.alone():
             raise ZeroDivisionError
         with two.alone():
+            pass
+
+    @pytest.mark.parametrize(
+        "error", [sqlite3.OperationalError("mine"), sa.exc.InvalidRequestError("mine"), OSError("mine")]
+    )
+    def test_what_is_raised_in_it_comes_out_as_it_is(self, open_again: Opener, error: Exception) -> None:
+        with pytest.raises(type(error), match="mine") as raised, open_again().alone():
+            raise error
+        assert raised.value is error
+        with open_again().alone():
             pass
 
 

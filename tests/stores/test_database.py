@@ -251,7 +251,7 @@ class TestBusy:
         thread = threading.Thread(target=ask)
         with one.asking():
             thread.start()
-            while not any("which another process holds" in message for message in caplog.messages):
+            while not any("which another process or thread holds" in message for message in caplog.messages):
                 time.sleep(0.01)
             order.append("one")
         thread.join()
@@ -556,7 +556,9 @@ class TestForks:
 
         pid = forked(child)
         os.read(reader, 1)
-        with pytest.raises(StoreError, match=r"another process is at work on study 's' in .*study\.db"):
+        with pytest.raises(
+            StoreError, match=r"another process or thread is at work on study 's' in .*study\.db"
+        ):
             store.alone().__enter__()
         os.kill(pid, signal.SIGKILL)
         assert status_of(pid) == signal.SIGKILL

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from gpbo.errors import MissingExtraError, StoreError
+from gpbo.stores.place import shown
 from gpbo.stores.sql import SQLStore
 from gpbo.trial import Trial
 
@@ -141,3 +142,21 @@ class TestForeignFiles:
                 file.execute(f"CREATE TABLE t{k} (x)")
         with pytest.raises(StoreError, match=r"\(it holds t0, t1, t2, t3, t4, \.\.\.\)"):
             SQLStore(path, "s")
+
+
+@pytest.mark.parametrize(
+    ("where", "seen"),
+    [
+        ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql://me:sec@ret@host:port/db", "postgresql://me:***@host:port/db"),
+        ("postgresql://host/db", "postgresql://host/db"),
+        (Path("a") / "study.db", str(Path("a") / "study.db")),
+    ],
+)
+def test_a_password_is_not_shown(where: str | Path, seen: str) -> None:
+    assert shown(where) == seen
+
+
+def test_a_password_is_not_in_the_error_of_a_url_that_is_none() -> None:
+    with pytest.raises(StoreError, match=r"database URL, got 'postgresql://me:\*\*\*@host:port/db'"):
+        SQLStore("postgresql://me:secret@host:port/db", "s")
