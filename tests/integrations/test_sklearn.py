@@ -886,7 +886,7 @@ def test_what_cannot_be_searched(given, message):
         ({"scheduler": gpbo.ASHA(50, 151)}, SettingError, "must be at most the 150 samples, got 151"),
         ({"suggester": "gp"}, SettingError, "`suggester` must be an object such as"),
         ({"space": {"C": "rbf"}}, SpaceError, "`C` must be a list of choices"),
-        ({"space": {"Q": [1, 2]}}, ValueError, "Invalid parameter 'Q'"),
+        ({"space": {"Q": [1, 2]}}, SettingError, "the estimator has no parameter 'Q' to be searched"),
         (
             {"scheduler": gpbo.ASHA(50, 150), "scoring": ["accuracy", "f1_macro"], "refit": False},
             SettingError,

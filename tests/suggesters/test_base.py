@@ -1,7 +1,6 @@
 import math
 from dataclasses import replace
 
-import pytest
 import torch
 
 from gpbo import ASHA, Float, SearchSpace, Study, simulate
@@ -62,10 +61,10 @@ def test_an_equality_that_leaves_nothing_new_is_refused_by_name():
     study = Study(SearchSpace(x=Float(0.0, 1.0), y=Float(0.0, 1.0), constraints=["x + y == 1"]))
     for x in (0.0, 0.5, 1.0):  # no step away from these, but for the exact ones, keeps the sum
         study.add({"x": x, "y": 1.0 - x}, x)
-    while len(study.trials) < 12:  # the corners of the square meet it, too
+    refused = ""
+    while not refused and len(study.trials) < 12:  # the corners of the square meet it, too
         try:
             study.tell(study.ask(), 0.0)
         except SpaceError as error:
-            assert "the constraints x + y == 1: no config" in str(error)
-            return
-    pytest.fail("it was never refused")
+            refused = str(error)
+    assert refused.startswith("the constraints 'x + y == 1': no config")
