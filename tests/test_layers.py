@@ -44,7 +44,7 @@ THIRD_PARTIES = {
     "filelock": {"stores"},
     "gpytorch": {"integrations.botorch", "integrations.botorch_model"},
     "linear_operator": {"integrations.botorch", "integrations.botorch_model"},
-    "joblib": {"integrations.sklearn"},
+    "joblib": {"integrations.fingerprint", "integrations.sklearn"},
     "numpy": {"executors", "integrations.sklearn"},
     "optuna": {"integrations.optuna", "integrations.optuna_space", "integrations.optuna_trials"},
     "pandas": {"analysis.frame", "study"},

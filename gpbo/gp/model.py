@@ -336,7 +336,7 @@ def _factored(
     C = hypers.outputscale * matern(r2, nu) + MEAN_VAR
     C.diagonal().add_(hypers.noise_var)
     L, _ = cholesky(C)
-    factor = InverseFactor.of(inverse_factor(L))
+    factor = InverseFactor.of(inverse_factor(L, consume=True))
     return GP(embedding, hypers, nu, Z, centre, factor, y, torch.zeros_like(y)).with_values(y)
 
 

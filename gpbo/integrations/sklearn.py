@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-import pickle
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from types import CellType, CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 import sklearn
-from joblib.hashing import NumpyHasher
 from sklearn.base import is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
@@ -25,6 +20,7 @@ from sklearn.utils.validation import _num_samples
 
 from gpbo.checks import as_finite, whole
 from gpbo.errors import MissingExtraError, SettingError, did_you_mean
+from gpbo.integrations.fingerprint import fingerprint, without_address
 from gpbo.integrations.hosts import check_tested, release
 from gpbo.integrations.sklearn_space import space_from_sklearn, to_parameter
 from gpbo.parameters import Categorical
@@ -231,13 +227,13 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         self._check_same(
             study,
             {
-                "estimator": _fingerprint(self.estimator),
-                "choices": _fingerprint(objects),
-                "scoring": _fingerprint(self.scoring),
+                "estimator": fingerprint(self.estimator),
+                "choices": fingerprint(objects),
+                "scoring": fingerprint(self.scoring),
                 "refit": [*metrics, self.refit if isinstance(self.refit, str) else ""],
                 "error_score": repr(self.error_score),
                 "return_train_score": bool(self.return_train_score),
-                "scheduler": _without_address(self.scheduler),
+                "scheduler": without_address(self.scheduler),
                 "resource": self.resource,
                 "samples": self._ledger.samples,
                 "folds": joblib.hash(folds.known),
@@ -630,82 +626,6 @@ def _is_told(trial: Trial, budget: float | None) -> bool:
 
 def _has_failed(fit: Mapping[str, Any]) -> bool:
     return fit["fit_error"] is not None
-
-
-def _fingerprint(setting: Any) -> str:
-    """What tells a setting from others, the same in every process.
-
-    Functions and classes go by their names; functions without one by their code, defaults and what they
-    enclose; objects by what they are made of, and where that cannot be said, by their repr.
-    """
-    return _hashed(_taken_apart(setting))
-
-
-class _Hasher(NumpyHasher):  # type: ignore[misc]  # joblib has no types
-    """joblib's, to which the order of a frozenset is nothing either; it depends on the process."""
-
-    dispatch = NumpyHasher.dispatch | dict.fromkeys(
-        (set, frozenset), lambda hasher, one: hasher.save(_taken_apart(one))
-    )
-
-
-def _hashed(setting: Any) -> str:
-    return str(_Hasher().hash(setting))
-
-
-def _taken_apart(setting: Any, within: tuple[int, ...] = ()) -> Any:
-    if id(setting) in within:
-        return "itself"
-    apart = partial(_taken_apart, within=(*within, id(setting)))
-    if hasattr(setting, "get_params") and not isinstance(setting, type):  # whatever else it has learnt
-        return *_name(type(setting)), apart(setting.get_params(deep=False))
-    if isinstance(setting, Mapping):
-        return {_hashed(apart(name)): apart(one) for name, one in setting.items()}
-    if isinstance(setting, set | frozenset):
-        return type(setting).__name__, sorted(_hashed(apart(one)) for one in setting)
-    if isinstance(setting, list | tuple):
-        return [apart(one) for one in setting]
-    try:
-        return _hashed(setting)
-    except (pickle.PicklingError, AttributeError, TypeError, ValueError):
-        pass
-    if isinstance(setting, type):
-        return _name(setting)
-    if isinstance(setting, CodeType):
-        return setting.co_code, setting.co_names, apart(setting.co_consts)
-    if isinstance(setting, FunctionType):
-        enclosed = [_content(cell) for cell in setting.__closure__ or ()]
-        return [
-            apart(one) for one in (setting.__code__, setting.__defaults__, setting.__kwdefaults__, enclosed)
-        ]
-    try:
-        reduced = setting.__reduce_ex__(2)
-    except (TypeError, ValueError, pickle.PicklingError):
-        return _without_address(setting)
-    if isinstance(reduced, str):  # the name of a global
-        return *_name(type(setting)), reduced
-    _, made_of, *state = reduced
-    return *_name(type(setting)), apart(made_of), [apart(_listed(one)) for one in state]
-
-
-def _name(one: type) -> tuple[str, str]:
-    return one.__module__, one.__qualname__
-
-
-def _content(cell: CellType) -> tuple[Any, ...]:
-    """What a cell holds; nothing while its variable has no value yet."""
-    try:
-        return (cell.cell_contents,)
-    except ValueError:
-        return ()
-
-
-def _listed(state: Any) -> Any:
-    return list(state) if isinstance(state, Iterator) else state
-
-
-def _without_address(setting: Any) -> str:
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting))
 
 
 def _is_plain(choice: Any) -> bool:

@@ -44,7 +44,8 @@ from sklearn.utils.estimator_checks import check_estimator
 import gpbo
 import gpbo.integrations.sklearn
 from gpbo.errors import MissingExtraError, SettingError, SpaceError, StoreError, StudyMismatchError
-from gpbo.integrations.sklearn import GPBOSearchCV, _fingerprint, _Folds, _Ledger, space_from_sklearn
+from gpbo.integrations.fingerprint import fingerprint
+from gpbo.integrations.sklearn import GPBOSearchCV, _Folds, _Ledger, space_from_sklearn
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
 LOG = gpbo.Float(1e-3, 1e3, log=True)
@@ -593,7 +594,7 @@ def enclosing(value):
     ],
 )
 def test_a_setting_is_known_again(setting):
-    assert _fingerprint(setting()) == _fingerprint(setting())
+    assert fingerprint(setting()) == fingerprint(setting())
 
 
 def unfinished():
@@ -611,9 +612,9 @@ class Lost:
 
 def test_settings_of_one_make_are_told_apart():
     known = [unfinished(), *map(enclosing, [[], set(), frozenset(), {"a"}, frozenset({"a"}), {"b"}])]
-    assert len({_fingerprint(one) for one in known}) == len(known)
+    assert len({fingerprint(one) for one in known}) == len(known)
     one, two = (type("Same", (BaseEstimator,), {"__module__": module}) for module in ("a", "b"))
-    assert _fingerprint(one()) != _fingerprint(two())
+    assert fingerprint(one()) != fingerprint(two())
 
 
 def test_a_setting_is_known_in_another_process():
@@ -623,7 +624,7 @@ from functools import partial
 sys.path.insert(0, sys.argv[1])
 from test_sklearn import Fussy, enclosing, named
 from sklearn.metrics import make_scorer
-from gpbo.integrations.sklearn import _fingerprint
+from gpbo.integrations.fingerprint import fingerprint
 names = frozenset("abcdefgh")
 settings = [
     lambda e, X, y: float(str(y) in {"a", "b", "c", "d", "e"}),
@@ -633,7 +634,7 @@ settings = [
     make_scorer(named, labels=names),
     partial(named, labels={(names, 1), (frozenset("ijkl"), 2)}),
 ]
-print(*map(_fingerprint, settings))
+print(*map(fingerprint, settings))
 """
     folder = Path(__file__).parent
     found = {
