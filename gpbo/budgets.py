@@ -105,11 +105,11 @@ class Budgets:
             if outcome.lost:
                 return self._lose(outcome)
             if outcome.error is not None:
-                return self.study.fail(number, outcome.error)
+                return self.study._fail(number, outcome.error)
             try:
                 return self._told(number, outcome.value)
             except ResultError as error:
-                return self.study.fail(number, str(error))
+                return self.study._fail(number, str(error))
         except TrialStateError as error:
             logger.warning("study %r: a result came too late: %s", self.study.name, error)
             return None
@@ -155,7 +155,7 @@ class Budgets:
         number, error = outcome.number, outcome.error or ""
         losses = self.study.trials[number].info.get("run", {}).get("lost", 0) + 1
         if losses >= _MAX_LOSSES:
-            return self.study.fail(number, f"{error}\nThis trial has lost {losses} workers.")
+            return self.study._fail(number, f"{error}\nThis trial has lost {losses} workers.")
         logger.warning("trial %d is resumed later: %s", number, error)
         return self._write(
             number, lambda now: replace(_noted(now, facts={"lost": losses}), state=State.PAUSED, owner=None)

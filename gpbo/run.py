@@ -168,15 +168,21 @@ class _Loop:
         why = self._why() if started else "nothing is left to do"
         trials = "1 trial was" if len(started) == 1 else f"{len(started)} trials were"
         logger.info("study %r: %s; %s run.", self.study.name, why, trials)
+        self._warn(started)
+
+    def _warn(self, started: Collection[int]) -> None:
+        """Warn where there is nothing to show for the trials of this run, or of the study if none ran."""
         rungs, ended = self.study._scheduler.rungs, [t for t in self.study.trials if t.state.is_final]
-        if ended and all(trial.state is State.FAILED for trial in ended):
-            error = (ended[-1].error or "").splitlines()
+        ran = [trial for trial in ended if trial.number in started] or ended
+        if ran and all(trial.state is State.FAILED for trial in ran):
+            error = (ran[-1].error or "").splitlines()
+            which = "ended" if ran == ended else "ended in this run"
             logger.warning(
                 "study %r: %s failed; the last: %s",
                 self.study.name,
-                f"all {len(ended)} trials that ended have"
-                if len(ended) > 1
-                else "the only trial that ended has",
+                f"all {len(ran)} trials that {which} have"
+                if len(ran) > 1
+                else f"the only trial that {which} has",
                 error[-1] if error else "no reason is known",
             )
         elif rungs and not any(trial.state is State.COMPLETE for trial in ended):
@@ -266,14 +272,14 @@ def _record(study: Study, outcome: Outcome) -> Trial | None:
     number = outcome.number
     try:
         if outcome.error is not None:
-            return study.fail(number, outcome.error)
+            return study._fail(number, outcome.error)
         value, outcomes = outcome.value, None
         if study.outcome_constraints and isinstance(value, list | tuple) and len(value) == 2:
             value, outcomes = value
         try:
             return study.tell(number, value, outcomes=outcomes, seconds=outcome.seconds)
         except ResultError:
-            return study.fail(number, _refused(outcome.value, study))
+            return study._fail(number, _refused(outcome.value, study))
     except TrialStateError as error:
         logger.warning("study %r: a result came too late: %s", study.name, error)
         return None

@@ -372,18 +372,30 @@ class Study:
         return self._change(trial, corrected)
 
     def fail(self, trial: Trial | int, error: BaseException | str) -> Trial:
-        """Record that a running trial has no value, and why.
+        """Record that a trial has come to nothing, and why; one that is paused is given up by it.
+
+        A trial as it was while it ran stands for that run: once the run was told, its failure is too late.
 
         Raises:
             SettingError: if `error` is neither an exception nor a text that says something.
             UnknownTrialError: if there is no such trial.
-            TrialStateError: if the trial is not running.
+            TrialStateError: if the trial is neither running nor paused.
         """
+        is_run = isinstance(trial, Trial) and trial.state is State.RUNNING
+        return self._fail(trial, error, may_be_paused=not is_run)
+
+    def _fail(self, trial: Trial | int, error: BaseException | str, *, may_be_paused: bool = False) -> Trial:
+        """As `fail`, of a run: one that is lost must not give up what another has paused."""
         if isinstance(error, BaseException):
             error = "".join(traceback.format_exception(error)).strip()
         if not isinstance(error, str) or not error.strip():
             raise SettingError(f"`error` must be an exception or a text that says why, got {error!r}.")
-        return self._change(trial, lambda now: _failed(_running(now, "failed"), error))
+
+        def failed(now: Trial) -> Trial:
+            is_given_up = may_be_paused and now.state is State.PAUSED
+            return _failed(now if is_given_up else _running(now, "failed"), error)
+
+        return self._change(trial, failed)
 
     def add(
         self,

@@ -232,6 +232,49 @@ def test_where_every_trial_failed_the_log_says_so_and_why(caplog):
     assert "all 3 trials that ended have failed; the last: RuntimeError: boom" in caplog.text
 
 
+def test_where_every_trial_of_this_run_failed_the_log_says_so_though_older_ones_did_not(caplog):
+    study = gpbo.Study({"x": gpbo.Float(0, 1)}, suggester=gpbo.RandomSuggester())
+    study.optimize(lambda config: config["x"], n_trials=2, progress=False)
+    assert "failed" not in caplog.text
+
+    def objective(config):
+        raise RuntimeError("boom")
+
+    study.optimize(objective, n_trials=4, progress=False)
+    assert "all 2 trials that ended in this run have failed; the last: RuntimeError: boom" in caplog.text
+    caplog.clear()
+    study.optimize(objective, n_trials=4, progress=False)  # nothing is left to do
+    assert "failed" not in caplog.text
+
+
+@pytest.mark.parametrize("scheduler", [ASHA(1, 9), Hyperband(1, 9), SuccessiveHalving(1, 9)])
+def test_a_paused_trial_is_given_up_and_others_take_its_place(scheduler):
+    study = study_of(scheduler)
+    run = study.ask()
+    paused = study.tell(run, 0.0)
+    with pytest.raises(TrialStateError, match="only a running trial can be failed, but trial 0 is paused"):
+        study.fail(run, "its worker was thought dead")  # of a run that was told
+    assert study.trials == [paused]
+    given_up = study.fail(paused, "this config is not allowed any more")
+    assert (given_up.state, given_up.value) == (State.FAILED, 0.0)
+    assert study.fail(study.tell(study.ask(), 0.1).number, "nor is this").error == "nor is this"
+    with pytest.raises(TrialStateError, match="trial 0 is failed"):
+        study.fail(0, "again")
+    for _ in range(40):
+        trial = study.ask()
+        assert trial.number > 1
+        study.tell(trial, trial.config["x"] + 1)
+    assert {State.COMPLETE} <= states(study)
+
+
+def test_a_lost_loop_does_not_give_up_what_another_has_paused():
+    study = study_of(ASHA(1, 9))
+    study.tell(study.ask(), 0.5)
+    with pytest.raises(TrialStateError, match="only a running trial can be failed"):
+        study._fail(0, "its worker died")
+    assert states(study) == {State.PAUSED}
+
+
 def test_a_report_beyond_the_full_budget_names_what_the_trial_was_given():
     study = gpbo.Study({"x": gpbo.Float(0, 1)}, scheduler=ASHA(1, 9), suggester=gpbo.RandomSuggester())
     trial = study.ask()

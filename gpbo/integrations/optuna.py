@@ -190,6 +190,7 @@ class GPBOPruner(BasePruner):
     the first ones at a rung, fewer than `reduction_factor`, go on. That is decided when ``should_prune`` is
     called for the first time since a rung was reached, and written on a trial that goes on, which is then
     left alone up to the next rung. A report that is not finite prunes, and the trial ranks last.
+    Where steps and rungs do not meet, so that nothing can ever be pruned, a warning says so once.
 
     Args:
         min_budget: The lowest rung; 1 by default.
@@ -214,6 +215,7 @@ class GPBOPruner(BasePruner):
         self._asha = ASHA(
             min_budget, max_budget, reduction_factor, budgets=budgets, stopping=True, audit=audit
         )
+        self._has_warned = False
 
     def __repr__(self) -> str:
         given = [f"budgets={list(self._asha.rungs)}", f"reduction_factor={self._asha.reduction_factor}"]
@@ -224,6 +226,9 @@ class GPBOPruner(BasePruner):
         """Whether the trial should end with its last report."""
         if not all(map(math.isfinite, trial.intermediate_values.values())):
             return True
+        if not self._has_warned and (mismatch := self._mismatch(study, trial)):
+            self._has_warned = True
+            logger.warning("study %r: %r can prune nothing: %s.", study.study_name, self, mismatch)
         rung = max(standing(trial, self._asha.rungs), default=0)
         passed = f"{_PASSED}:{trial.number}"  # a trial that is run again has the attributes of the first run
         if rung <= trial.system_attrs.get(passed, 0):
@@ -234,6 +239,27 @@ class GPBOPruner(BasePruner):
             return True
         study._storage.set_trial_system_attr(trial._trial_id, passed, rung)
         return False
+
+    def _mismatch(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
+        """Why the steps at which trials report make pruning impossible, or None where they do not."""
+        rungs, steps = self._asha.rungs, trial.intermediate_values
+        if len(rungs) == 1:
+            return f"its only rung is {rungs[0]}, and from the highest none is; give a larger `max_budget`"
+        if steps and min(steps) >= rungs[-1]:
+            return (
+                f"trial {trial.number} first reports at step {min(steps)}, and from {rungs[-1]} on none is; "
+                "give `min_budget` and `max_budget` in the steps that you report"
+            )
+        if not steps or max(steps) >= rungs[0]:
+            return None
+        for other in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+            last = max(other.intermediate_values, default=rungs[0])
+            if last < rungs[0]:
+                return (
+                    f"trial {other.number} ended with step {last}, before the lowest rung, {rungs[0]}; "
+                    "give `min_budget` and `max_budget` in the steps that you report"
+                )
+        return None
 
     def _trial(self, trial: FrozenTrial) -> Trial:
         reports = trial.intermediate_values

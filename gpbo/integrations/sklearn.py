@@ -348,7 +348,13 @@ class GPBOSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no t
         """Refuse to mix a search with another that was kept under the same name."""
         if self.store is None:
             return
-        kept = study._store.meta.setdefault("sklearn", now)
+        meta = study._store.meta
+        if "sklearn" not in meta and any(trial.is_own for trial in study.trials):
+            raise SettingError(
+                f"the study {self.study_name!r} in the store has trials that no GPBOSearchCV has asked for, "
+                "whose values may mean something else; give this search another `study_name`."
+            )
+        kept = meta.setdefault("sklearn", now)
         for what, one in now.items():
             if kept.get(what) != one:
                 hint = " or, for the same folds, a `cv` with a random_state" if what == "folds" else ""

@@ -57,8 +57,10 @@ class Database:
         self._finalizer = weakref.finalize(self, self._engine.dispose)
         with _fork_guard:
             _databases.add(self)
+        self._file: os.stat_result | None = None  # the SQLite file that was opened
         try:
             self._prepare(create=create)
+            self._file = None if self.path is None else self.path.stat()
         except BaseException:
             self.close()
             raise
@@ -71,7 +73,12 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A connection within a transaction that is kept at the end, or on an error leaves no trace."""
+        """A connection within a transaction that is kept at the end, or on an error leaves no trace.
+
+        Raises:
+            StoreError: if the file that was opened is not there any more: what is written would be lost.
+        """
+        self._check_file()
         with self._turn, failures.explained(self.label), self._writer.begin() as connection:
             yield connection
 
@@ -84,6 +91,22 @@ class Database:
     def close(self) -> None:
         """Let go of all connections."""
         self._finalizer()
+
+    def _check_file(self) -> None:
+        if self._file is None or self.path is None:
+            return
+        try:
+            found = self.path.stat()
+        except OSError:
+            what = "was deleted or moved"
+        else:
+            if os.path.samestat(found, self._file):
+                return
+            what = "was replaced by another file"
+        raise StoreError(
+            f"{self.label} {what} while it was in use, so that nothing more can be stored in it; put it "
+            "back, or begin anew with another name. What this process has read is still in `study.trials`."
+        )
 
     def _prepare(self, *, create: bool) -> None:
         revision, writer = self._written()

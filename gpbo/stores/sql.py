@@ -70,6 +70,12 @@ class SQLStore:
             raise
         self._meta = _Meta(self._database, self._study)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise StoreError(
+            f"a store in {self._database.label} is not copied or pickled; open its study again where it is "
+            f"wanted, with gpbo.Study.load({self._database.label!r}, name={self._name!r})."
+        )
+
     @property
     def path(self) -> Path | None:
         """The SQLite file, or None for a server; checkpoints are kept beside it."""

@@ -859,6 +859,37 @@ class TestPruner:
             trial.report(value, 4)
             assert not trial.should_prune()
 
+    @pytest.mark.parametrize(
+        ("pruner", "steps", "what"),
+        [
+            (GPBOPruner(), [100, 200], "trial 0 first reports at step 100, and from 27 on none is"),
+            (GPBOPruner(10, 90), range(5), "trial 0 ended with step 4, before the lowest rung, 10"),
+            (GPBOPruner(budgets=[3]), range(1, 4), "its only rung is 3"),
+        ],
+    )
+    def test_steps_at_which_nothing_can_be_pruned_are_said_once(self, pruner, steps, what, caplog):
+        study = optuna.create_study(pruner=pruner)
+        for _ in range(4):
+            trial = study.ask()
+            for step in steps:
+                trial.report(0.0, step)
+                assert not trial.should_prune()
+            study.tell(trial, 0.0)
+        [warning] = [r.getMessage() for r in caplog.records if "can prune nothing" in r.getMessage()]
+        assert what in warning
+        assert repr(pruner) in warning
+
+    @pytest.mark.parametrize("steps", [range(28), range(0, 28, 5), [1, 100, 200], range(1, 4)])
+    def test_other_steps_are_not_warned_of(self, steps, caplog):
+        study = optuna.create_study(pruner=GPBOPruner())
+        for _ in range(4):
+            trial = study.ask()
+            for step in steps:
+                trial.report(0.0, step)
+                trial.should_prune()
+            study.tell(trial, 0.0)
+        assert "can prune nothing" not in caplog.text
+
     def test_bad_settings(self):
         with pytest.raises(SettingError, match="`reduction_factor` must be"):
             GPBOPruner(1, 9, 1)

@@ -732,6 +732,16 @@ def test_a_search_does_not_go_on_with_other_settings(tmp_path, begun, changed, w
     assert again.study_.trials == trials
 
 
+def test_a_study_of_other_origin_is_not_taken_for_a_search(tmp_path):
+    study = gpbo.Study({"C": LOG}, store=tmp_path / "study.db", direction="maximize")
+    study.tell(study.ask(), 1.0)
+    with pytest.raises(
+        SettingError, match="'default' in the store has trials that no GPBOSearchCV has asked"
+    ):
+        search_of(store=tmp_path / "study.db", n_iter=2, random_state=study.seed).fit(IRIS_X, IRIS_Y)
+    assert len(study.trials) == 1
+
+
 def test_a_search_does_not_go_on_with_other_weights(tmp_path):
     options = {"store": tmp_path / "search.db", "n_iter": 2}
     weights = np.ones(150)

@@ -1,8 +1,10 @@
 """The database behind a store: its schema, its locks, forks, and disks that fail it."""
 
+import copy
 import gc
 import logging
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -377,6 +379,42 @@ class TestDamage:
             file.execute("UPDATE gpbo_meta SET value = '{'")
         with pytest.raises(StoreError, match="is damaged: 'study' in it cannot be read"):
             self.read_all(full)
+
+    @pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+    def test_it_says_how_to_have_it_elsewhere(
+        self, copied: Callable[..., Any], path: Path, open_store: Callable[..., SQLStore]
+    ) -> None:
+        with pytest.raises(StoreError, match=r"open its study again .* gpbo.Study.load\('.*', name='s'\)"):
+            copied(open_store())
+
+    @pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+    def test_a_file_that_goes_away_while_it_is_in_use(
+        self, how: str, path: Path, open_store: Callable[..., SQLStore]
+    ) -> None:
+        store = open_store()
+        store.add(numbered(2))
+        aside = path.with_name("aside.db")
+        if how == "replaced":
+            shutil.copy(path, aside)
+            aside.replace(path)
+        elif how == "moved":
+            path.rename(aside)
+        else:
+            path.unlink()
+        what = "was replaced by another file" if how == "replaced" else "was deleted or moved"
+        for write in (
+            lambda: store.add(numbered(1, start=2)),
+            lambda: store.swap(numbered(1)[0], told(numbered(1)[0])),
+            lambda: store.meta.__setitem__("k", 1),
+        ):
+            with pytest.raises(StoreError, match=what):
+                write()
+        assert list(store.trials()) == numbered(2)  # they can still be saved
+        assert path.exists() is (how == "replaced")
+        if how == "moved":
+            aside.rename(path)
+            store.add(numbered(1, start=2))
+            assert len(store.trials()) == 3
 
     def test_a_missing_table(self, full: Path) -> None:
         with closing(sqlite3.connect(full, isolation_level=None)) as file:
