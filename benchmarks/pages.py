@@ -23,6 +23,10 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {  # by name: a file of r
     "speed-all": ("speed.jsonl", lambda path: speed_table.table(speed.read(path))),
     "speed-cuda": ("speed-cuda.jsonl", lambda path: speed_table.short(speed.read(path))),
     "regret": ("regret.jsonl", lambda path: report.summary(published.read(path), "gpbo")),
+    "regret-current": (
+        "regret-current.jsonl",
+        lambda path: report.summary(published.read(path), "gpbo"),
+    ),
     "ablations": (
         "ablations.jsonl",
         lambda path: report.summary(published.read(path), "gpbo", variants=True),
