@@ -93,7 +93,8 @@ def test_every_table_can_be_made(tmp_path):
     run = {"problem": "g/a", "seed": 0, "workers": 8, "entrant": "bohb-reference"}
     run |= {"seconds": 9.0, "busy": 1.0, "steps": [[3.0, 0.5], [6.0, 0.1]]}
     (tmp_path / "asynchronous.jsonl").write_text(json.dumps(run) + "\n")
-    (tmp_path / "ablations.jsonl").write_bytes((tmp_path / "regret.jsonl").read_bytes())
+    for other in ("ablations", "regret-current"):
+        (tmp_path / f"{other}.jsonl").write_bytes((tmp_path / "regret.jsonl").read_bytes())
     for host, subject in plugins.SUBJECTS.items():
         table = published.read(tmp_path / "regret.jsonl")
         published.write(
